@@ -1,0 +1,1 @@
+"""Calibration: learning what the board really is."""

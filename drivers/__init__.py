@@ -1,0 +1,1 @@
+"""Drivers: what talks to hardware."""
