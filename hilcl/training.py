@@ -1,0 +1,330 @@
+"""The one loop: measure both phases, update, project, program. Everything else consumes its steps."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hilcl.arrays import FloatArray, IntArray
+from hilcl.board import Board, BoardSnapshot, free_drives, require_usable
+from hilcl.certificate import contrast_lower_bound, lipschitz_constant, resolved_step_size
+from hilcl.device_range import Projection, Rounding
+from hilcl.errors import MeasurementError, RuleError
+from hilcl.learning import RobbinsMonro, Rule
+from hilcl.network import Network
+from hilcl.task import Task
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent in one epoch: measuring both phases, computing the update and projection, programming."""
+
+    measure: float
+    update: float
+    program: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that decides how a run goes on after an epoch.
+
+    ``epoch`` is the next one. ``state`` (M,) are the unrounded conductances the rule updates, ``conductances`` (M,) the
+    programmed ones, in siemens. ``generator`` and ``board`` are random-generator states as JSON values, or empty.
+    """
+
+    epoch: int
+    updates: int
+    state: FloatArray
+    conductances: FloatArray
+    lower_bound: float
+    generator: Mapping[str, Any]
+    board: BoardSnapshot
+
+
+@dataclass(frozen=True)
+class Step:
+    """One epoch of the loop.
+
+    ``loss`` (mean squared output error over samples and outputs, V²), ``outputs`` (S, O) in volts and ``power``
+    (mean over samples, watts) belong to the free phase *before* this epoch's update, so epoch 0 is the untrained board;
+    the conductances they were measured at are ``conductances_before``. ``contrast`` is Q in watts, mean over samples;
+    in the mini-batch form each at the conductances then in force. ``conductances`` (M,) and ``codes`` (M,) are what
+    is programmed after the update, ``pinned`` the edges held at a limit, ``state`` (M,) the unrounded conductances.
+    ``residual`` is ‖g − Π(g − γh)‖/γ in V², ``lower_bound`` the best lower bound on Q so far in watts (meaningful where
+    the contrast is convex, see Certificate). ``clamp_error`` in volts is the largest miss of an applied clamp.
+    """
+
+    epoch: int
+    loss: float
+    contrast: float
+    outputs: FloatArray
+    conductances: FloatArray
+    codes: IntArray | None
+    pinned: IntArray
+    step_size: float
+    residual: float
+    lower_bound: float
+    power: float
+    clamp_error: float
+    timings: Timings
+    conductances_before: FloatArray
+    state: FloatArray
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop before the last epoch; None switches a test off.
+
+    ``loss`` in V² and ``residual`` in V² stop at or below the value, ``seconds`` of wall time in this sitting.
+    """
+
+    loss: float | None = None
+    residual: float | None = None
+    seconds: float | None = None
+
+    def reason(self, step: Step, elapsed: float) -> str | None:
+        """Return why to stop after this step, or None to go on."""
+        if self.loss is not None and step.loss <= self.loss:
+            return f"the loss reached {step.loss:.3g} V², at or below the {self.loss:g} V² asked for"
+        if self.residual is not None and step.residual <= self.residual:
+            return f"the projected-gradient residual reached {step.residual:.3g} V²"
+        if self.seconds is not None and elapsed >= self.seconds:
+            return f"{self.seconds:g} s of wall time are over"
+        return None
+
+
+class BestState:
+    """Keeps the conductances with the smallest loss among the steps it was shown."""
+
+    def __init__(self) -> None:
+        self.loss = math.inf
+        self.epoch = -1
+        self.conductances: FloatArray | None = None
+
+    def see(self, step: Step) -> None:
+        """Take note of a step; of equal losses the first one stays."""
+        self.note(step.epoch, step.loss, step.conductances_before)
+
+    def note(self, epoch: int, loss: float, conductances: FloatArray) -> None:
+        """Take note of a loss measured at these conductances (M,) in siemens."""
+        if loss < self.loss:
+            self.loss, self.epoch, self.conductances = loss, epoch, conductances
+
+
+def stop_early(steps: Iterator[Step], stopping: Stopping) -> Iterator[Step]:
+    """Yield the steps up to and including the first one that gives a reason to stop."""
+    start = time.perf_counter()
+    for step in steps:
+        yield step
+        if stopping.reason(step, time.perf_counter() - start) is not None:
+            return
+
+
+def train(
+    board: Board,
+    task: Task,
+    rule: Rule,
+    epochs: int,
+    *,
+    seed: int = 0,
+    rounding: Rounding = "nearest",
+    resume: Checkpoint | None = None,
+) -> Iterator[Step]:
+    """Train the board and yield one Step per epoch, up to ``epochs`` of them in all.
+
+    The rule starts from the board's present conductances and updates an unrounded copy; what is written is its
+    projection by ``rounding``. ``seed`` drives mini-batches and stochastic rounding. ``resume`` goes on from the
+    checkpoint of an earlier Step exactly as if nothing had happened. When anything goes wrong the board is made safe.
+
+    Raises, before anything is measured, TaskError where the task does not fit the board and RuleError for impossible
+    settings; while running, what the board raises.
+    """
+    task.check_on(board.network)
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise RuleError(f"the number of epochs must be a whole number of at least 1, got {epochs}")
+    if rounding not in ("nearest", "stochastic"):
+        raise RuleError(f"rounding is 'nearest' or 'stochastic', not {rounding!r}")
+    if rule.batch_size is not None and rule.batch_size > task.n_samples:
+        raise RuleError(f"the batch size is {rule.batch_size}, but there are only {task.n_samples} samples")
+    return _Loop(board, task, rule, seed, rounding, resume).run(epochs)
+
+
+class _Loop:
+    """The state of a training run."""
+
+    def __init__(
+        self, board: Board, task: Task, rule: Rule, seed: int, rounding: Rounding, resume: Checkpoint | None
+    ) -> None:
+        self.board, self.task, self.rule, self.rounding = board, task, rule, rounding
+        self.range = board.device_range.for_edges(board.network.n_edges)
+        lipschitz = lipschitz_constant(board.network, self.range, task, rule.batch_size)
+        self.first_step_size = resolved_step_size(rule, lipschitz)
+        self.schedule = rule.step_size if isinstance(rule.step_size, RobbinsMonro) else None
+        self.generator = np.random.default_rng(seed)
+        self.draws = rounding == "stochastic" or rule.batch_size is not None
+        self.epoch = self.updates = 0
+        self.lower_bound = 0.0
+        if resume is None:
+            self.state = self.range.clip(board.conductances)
+            return
+        self.epoch, self.updates, self.lower_bound = resume.epoch, resume.updates, resume.lower_bound
+        self.state = np.array(resume.state)
+        if resume.generator:
+            self.generator.bit_generator.state = resume.generator
+        board.program(resume.conductances)
+        board.restore(resume.board)
+
+    def run(self, epochs: int) -> Iterator[Step]:
+        try:
+            for _ in range(self.epoch, epochs):
+                yield self.batch_epoch() if self.rule.batch_size is None else self.mini_batch_epoch()
+        except BaseException:
+            self.board.make_safe()
+            raise
+
+    def batch_epoch(self) -> Step:
+        """One update from all samples."""
+        start = time.perf_counter()
+        before, task = self.board.conductances, self.task
+        contrast = self.board.contrast(task.inputs, task.targets, self.rule.nudge)
+        measured = time.perf_counter()
+        loss = float(((task.targets - contrast.outputs) ** 2).mean())
+        direction = self.rule.direction(contrast, task.n_samples)
+        self.lower_bound = max(self.lower_bound, contrast_lower_bound(direction, self.range))
+        gamma, moved, projection = self.update(direction)
+        projected = time.perf_counter()
+        realised = self.board.program(projection.conductances)
+        done = time.perf_counter()
+        return self.step(
+            loss,
+            float(contrast.contrast.mean()),
+            contrast.outputs,
+            before,
+            realised,
+            projection,
+            gamma,
+            moved / gamma,
+            float(contrast.power_free.mean()),
+            contrast.clamp_error,
+            Timings(measured - start, projected - measured, done - projected),
+        )
+
+    def mini_batch_epoch(self) -> Step:
+        """Measure all samples free, then update once per mini-batch."""
+        start = time.perf_counter()
+        before, task, n_inputs = self.board.conductances, self.task, len(self.board.network.inputs)
+        network = self.board.network
+        free = self.board.respond(free_drives(task.inputs, len(network.outputs)))
+        require_usable(network, free, needed=network.outputs)
+        outputs = free.potentials[:, network.outputs]
+        loss = float(((task.targets - outputs) ** 2).mean())
+        power = float((task.inputs * free.currents[:, :n_inputs]).sum(axis=1).mean())
+        spent = {"measure": time.perf_counter() - start, "update": 0.0, "program": 0.0}
+        state_before, steps, contrasts, clamp_error = self.state, 0.0, [], 0.0
+        gamma, realised = self.first_step_size, before
+        projection = Projection(before, None, np.zeros(0, dtype=np.int64))
+        for rows in self.batches():
+            start = time.perf_counter()
+            contrast = self.board.contrast(task.inputs[rows], task.targets[rows], self.rule.nudge)
+            measured = time.perf_counter()
+            gamma, _, projection = self.update(self.rule.direction(contrast, len(rows)))
+            projected = time.perf_counter()
+            realised = self.board.program(projection.conductances)
+            done = time.perf_counter()
+            spent["measure"] += measured - start
+            spent["update"] += projected - measured
+            spent["program"] += done - projected
+            steps += gamma
+            contrasts.append(contrast.contrast)
+            clamp_error = max(clamp_error, contrast.clamp_error)
+        return self.step(
+            loss,
+            float(np.concatenate(contrasts).mean()),
+            outputs,
+            before,
+            realised,
+            projection,
+            gamma,
+            float(np.linalg.norm(self.state - state_before)) / steps,
+            power,
+            clamp_error,
+            Timings(**spent),
+        )
+
+    def batches(self) -> Iterator[IntArray]:
+        size, n_samples = self.rule.batch_size or self.task.n_samples, self.task.n_samples
+        if self.rule.draw == "independent":
+            order = self.generator.integers(n_samples, size=math.ceil(n_samples / size) * size)
+        else:
+            order = self.generator.permutation(n_samples)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def update(self, direction: FloatArray) -> tuple[float, float, Projection]:
+        """Move the unrounded state and return (γ, the length of the move in siemens, what is to be written)."""
+        if not np.isfinite(direction).all():
+            raise _missing_update(self.board.network, direction)
+        gamma = self.first_step_size * (1.0 if self.schedule is None else self.schedule.at(self.updates))
+        wish = self.state - gamma * direction
+        projection = self.range.project(wish, self.rounding, self.generator)
+        state = projection.conductances if projection.codes is None else self.range.clip(wish)
+        moved = float(np.linalg.norm(state - self.state))
+        self.state = state
+        self.updates += 1
+        return gamma, moved, projection
+
+    def step(
+        self,
+        loss: float,
+        contrast: float,
+        outputs: FloatArray,
+        before: FloatArray,
+        realised: FloatArray,
+        projection: Projection,
+        gamma: float,
+        residual: float,
+        power: float,
+        clamp_error: float,
+        timings: Timings,
+    ) -> Step:
+        epoch = self.epoch
+        self.epoch += 1
+        checkpoint = Checkpoint(
+            self.epoch,
+            self.updates,
+            self.state,
+            realised,
+            self.lower_bound,
+            self.generator.bit_generator.state if self.draws else {},
+            self.board.snapshot(),
+        )
+        return Step(
+            epoch=epoch,
+            loss=loss,
+            contrast=contrast,
+            outputs=outputs,
+            conductances=realised,
+            codes=projection.codes,
+            pinned=projection.pinned,
+            step_size=gamma,
+            residual=residual,
+            lower_bound=self.lower_bound,
+            power=power,
+            clamp_error=clamp_error,
+            timings=timings,
+            conductances_before=before,
+            state=self.state,
+            checkpoint=checkpoint,
+        )
+
+
+def _missing_update(network: Network, direction: FloatArray) -> MeasurementError:
+    edge = int(np.flatnonzero(~np.isfinite(direction))[0])
+    ends = " and ".join(network.name(int(node)) for node in network.edges[edge])
+    return MeasurementError(
+        f"the update of edge {edge} between {ends} is not a number: check the readings at these nodes"
+    )
