@@ -1,0 +1,6 @@
+"""The exact network, device imperfections, and the simulated board."""
+
+from hilcl.sim_backend.board import SimulatedBoard
+from hilcl.sim_backend.imperfections import Imperfections, MeterDefects, PotDefects, SourceDefects
+
+__all__ = ["Imperfections", "MeterDefects", "PotDefects", "SimulatedBoard", "SourceDefects"]

@@ -1,0 +1,253 @@
+"""The simulated board: the exact network behind real (or ideal) pots, sources and meters."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from hilcl.arrays import FloatArray, IntArray, frozen, per_edge, samples_by
+from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
+from hilcl.device_range import DeviceRange
+from hilcl.errors import BoardError, InputError
+from hilcl.network import Network
+from hilcl.potentiometer import Potentiometer
+from hilcl.sim_backend.basis import Accuracy, Basis, BasisSolver
+from hilcl.sim_backend.imperfections import OPEN_CONDUCTANCE, Imperfections, true_tables
+from hilcl.sim_backend.solvers import SolverName
+from hilcl.sim_backend.terminals import settle
+
+
+class SimulatedBoard(SafeExit):
+    """A board that exists only as its exact equations; it implements ``hilcl.board.Board``.
+
+    ``conductances`` (M,) or a scalar, in siemens, is programmed at once. ``device_range`` is what the devices can take
+    (by default any conductance, or the nominal codes of ``pots`` where these are given). ``imperfections`` says how the
+    real devices differ from their nominal figures, drawn from ``seed``; ``pots`` gives the nominal law those defects
+    start from, one for all edges or one per edge. ``solver`` and ``accuracy`` as in ``BasisSolver``.
+
+    ``program`` returns nominal conductances, as a bench without calibration would; ``true_conductances`` is
+    the hidden truth. Raises InputError for values that do not fit the network.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        conductances: npt.ArrayLike,
+        device_range: DeviceRange | None = None,
+        imperfections: Imperfections | None = None,
+        seed: int = 0,
+        *,
+        pots: Potentiometer | Sequence[Potentiometer] | None = None,
+        solver: SolverName = "auto",
+        accuracy: Accuracy = "standard",
+    ) -> None:
+        self._network = network
+        self._imperfections = imperfections or Imperfections()
+        if device_range is None:
+            device_range = DeviceRange.unbounded() if pots is None else DeviceRange.of_pots(pots)
+        self._device_range = device_range.for_edges(network.n_edges)
+        streams = np.random.SeedSequence(seed).spawn(4)
+        self._truth = self._true_tables(pots, np.random.default_rng(streams[0]))
+        self._draw_channels(np.random.default_rng(streams[1]), np.random.default_rng(streams[2]))
+        self._noise = np.random.default_rng(streams[3])
+        self._grounded = bool(np.isfinite(self._imperfections.meters.input_resistance))
+        circuit = _with_ground(network) if self._grounded else network
+        self._solver = BasisSolver(circuit, solver, accuracy)
+        self._basis: Basis | None = None
+        self.program(per_edge("conductances", conductances, network.n_edges, InputError))
+
+    @property
+    def network(self) -> Network:
+        """The wiring."""
+        return self._network
+
+    @property
+    def device_range(self) -> DeviceRange:
+        """Nominal limits and codes of every edge."""
+        return self._device_range
+
+    @property
+    def conductances(self) -> FloatArray:
+        """Programmed conductances (M,) in siemens, as best known: nominal."""
+        return self._conductances
+
+    @property
+    def true_conductances(self) -> FloatArray:
+        """What the edges really have, (M,) in siemens: what a bench could never tell."""
+        return self._true_conductances
+
+    @property
+    def exact(self) -> bool:
+        """True where no imperfection is switched on."""
+        return self._imperfections.none_at_all
+
+    @property
+    def solver_name(self) -> str:
+        """Which solver computes this board."""
+        return self._solver.solver_name
+
+    def program(self, conductances: npt.ArrayLike) -> FloatArray:
+        """Project (M,) siemens onto the devices, set them, and return the nominal realised conductances (M,)."""
+        wished = per_edge("conductances", conductances, self._network.n_edges, InputError)
+        if not (np.isfinite(wished) & (wished > 0)).all():
+            edge = int(np.flatnonzero(~(np.isfinite(wished) & (wished > 0)))[0])
+            raise InputError(f"edge {edge} was given {wished[edge]:g} S: a conductance must be positive and finite")
+        projection = self._device_range.project(wished)
+        self._conductances = frozen(projection.conductances)
+        self._true_conductances = frozen(self._truth_of(projection.conductances, projection.codes))
+        self._basis = None
+        return self._conductances
+
+    def respond(self, drives: npt.ArrayLike) -> Response:
+        """Drive the terminals with (S, T) volts, NaN floating, and read every node and terminal current."""
+        wanted = samples_by("drives", drives, len(self._network.terminals), InputError)
+        if np.isinf(wanted).any():
+            raise InputError("drives must be finite volts, or NaN for a floating terminal")
+        sources = self._imperfections.sources
+        applied = wanted + self._source_offset
+        n_inputs, n_terminals = len(self._network.inputs), len(self._network.terminals)
+        resistance = np.full(n_terminals, sources.series)
+        limit = np.full(n_terminals, sources.compliance)
+        if self._grounded:
+            if np.isnan(wanted).all(axis=1).any():
+                raise BoardError("a sample drives no terminal, so the board's potentials are undefined: drive one")
+            applied = np.insert(applied, n_inputs, 0.0, axis=1)
+            resistance, limit = np.insert(resistance, n_inputs, 0.0), np.insert(limit, n_inputs, np.inf)
+        basis = self._current_basis()
+        state = settle(basis, applied, resistance, limit)
+        clamp_currents = state.currents[:, len(basis.network.inputs) :]
+        potentials = basis.node_potentials(state.input_volts, clamp_currents)[:, : self._network.n_nodes]
+        keep = np.delete(np.arange(applied.shape[1]), n_inputs) if self._grounded else slice(None)
+        readings, uncertainty = self._read(potentials)
+        currents = state.currents[:, keep]
+        return Response(readings, currents, uncertainty, np.zeros_like(currents), state.in_compliance[:, keep])
+
+    def contrast(self, inputs: npt.ArrayLike, targets: npt.ArrayLike, nudge: float) -> Contrast:
+        """Return both phases of every sample; with ideal meters and sources from one fused computation."""
+        inputs = samples_by("inputs", inputs, len(self._network.inputs), InputError)
+        targets = samples_by("targets", targets, len(self._network.outputs), InputError)
+        ideal = Imperfections(pots=self._imperfections.pots)
+        if self._imperfections != ideal:
+            return contrast_from_responses(self, inputs, targets, nudge)
+        return fused_contrast(self._current_basis(), inputs, targets, nudge)
+
+    def snapshot(self) -> BoardSnapshot:
+        """Return the state of the noise generator, the only memory a simulated board has."""
+        if self._imperfections.meters.noise == 0:
+            return {}
+        return {"noise": self._noise.bit_generator.state}
+
+    def restore(self, snapshot: BoardSnapshot) -> None:
+        """Set the noise generator back to a snapshot."""
+        if "noise" in snapshot:
+            self._noise.bit_generator.state = snapshot["noise"]
+
+    def make_safe(self) -> None:
+        """A simulated board is always safe."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _current_basis(self) -> Basis:
+        if self._basis is None:
+            self._basis = self._solver.solve(self._circuit_conductances())
+        return self._basis
+
+    def _circuit_conductances(self) -> FloatArray:
+        if not self._grounded:
+            return self._true_conductances
+        shunt = 1.0 / self._imperfections.meters.input_resistance
+        return np.concatenate([self._true_conductances, np.full(self._network.n_nodes, shunt)])
+
+    def _true_tables(
+        self, pots: Potentiometer | Sequence[Potentiometer] | None, generator: np.random.Generator
+    ) -> FloatArray | None:
+        """Return the true conductance of every code, (M, K), or None where the nominal figures are true."""
+        defects = self._imperfections.pots
+        for edge in (*defects.stuck, *defects.opened):
+            if not 0 <= edge < self._network.n_edges:
+                raise InputError(f"pots: edge {edge} is said to be defective, but the board has no such edge")
+        table = self._device_range.table
+        if table is None:
+            if defects.stuck:
+                raise InputError("pots: a pot can only be stuck at a code where the devices have codes: give pots")
+            bent = (defects.tolerance, defects.wiper_spread, defects.series_spread, defects.inl)
+            if any(bent) or defects.temperature_rise:
+                raise InputError("pots: tolerances belong to a potentiometer's law: give pots")
+            return None
+        n_edges, n_codes = self._network.n_edges, table.shape[-1]
+        for edge, code in defects.stuck.items():
+            if not 0 <= code < n_codes:
+                raise InputError(f"pots: edge {edge} cannot be stuck at code {code}: codes are 0 to {n_codes - 1}")
+        if pots is None:
+            return np.array(np.broadcast_to(table, (n_edges, n_codes)))
+        each = [pots] * n_edges if isinstance(pots, Potentiometer) else list(pots)
+        if len(each) != n_edges:
+            raise InputError(f"{len(each)} potentiometers were given for {n_edges} edges: give one, or one per edge")
+        truth = np.full((n_edges, n_codes), np.nan)
+        for row, true_row in zip(truth, true_tables(each, defects, generator), strict=True):
+            row[: len(true_row)] = true_row
+        return truth
+
+    def _truth_of(self, nominal: FloatArray, codes: IntArray | None) -> FloatArray:
+        defects = self._imperfections.pots
+        truth = nominal.copy()
+        if self._truth is not None and codes is not None:
+            held = codes.copy()
+            for edge, code in defects.stuck.items():
+                held[edge] = code
+            truth = self._truth[np.arange(len(held)), held]
+        truth[list(defects.opened)] = OPEN_CONDUCTANCE
+        return truth
+
+    def _draw_channels(self, meters: np.random.Generator, sources: np.random.Generator) -> None:
+        defects = self._imperfections
+        draws = meters.uniform(-1.0, 1.0, size=(2, self._network.n_nodes))
+        self._gain, self._offset = 1.0 + defects.meters.gain * draws[0], defects.meters.offset * draws[1]
+        self._source_offset = defects.sources.offset * sources.uniform(-1.0, 1.0, size=len(self._network.terminals))
+
+    def _read(self, potentials: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return what the meters show for true potentials (S, N) and its standard uncertainty, both in volts."""
+        meters = self._imperfections.meters
+        readings = potentials * self._gain + self._offset
+        if meters.noise:
+            readings += meters.noise * self._noise.standard_normal(readings.shape)
+        if meters.resolution:
+            readings = np.rint(readings / meters.resolution) * meters.resolution
+        # A value known to lie within ±a has the standard uncertainty a/√3, rounded to steps q has q/√12 (GUM 4.3.7).
+        variance = meters.noise**2 + meters.resolution**2 / 12 + meters.offset**2 / 3
+        return readings, np.sqrt(variance + (meters.gain * potentials) ** 2 / 3)
+
+
+def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge: float) -> Contrast:
+    """Return the contrast of ideal readings straight from the basis (THEORY section 5).
+
+    Σ_s δ_s(2v_s + δ_s) with v = a·V, δ = b·V is a quadratic form in the basis voltages V: its matrix, Σ_s b(2a + b)ᵀ,
+    is formed from the samples first, so that the cost per edge does not grow with their number.
+    """
+    outputs = basis.free_outputs(inputs)
+    displacement = nudge * (targets - outputs)
+    currents = basis.clamp_currents(displacement)
+    relative = inputs[:, 1:] - inputs[:, :1]
+    gram = currents.T @ np.hstack([2.0 * relative, currents])
+    clamp_voltages = basis.voltages[basis.n_driven :]
+    gradient = ((gram @ basis.voltages) * clamp_voltages).sum(axis=0)
+    into_inputs = relative @ basis.input_currents[: basis.n_driven]
+    return Contrast(
+        gradient=gradient,
+        outputs=outputs,
+        power_free=(into_inputs * inputs).sum(axis=1),
+        contrast=(currents * displacement).sum(axis=1) / nudge**2,
+    )
+
+
+def _with_ground(network: Network) -> Network:
+    """Return the network with a ground node as its last input and one more edge per node: the meters' inputs."""
+    ground = network.n_nodes
+    shunts = np.stack([np.arange(ground), np.full(ground, ground)], axis=1)
+    return Network(
+        ground + 1,
+        np.concatenate([network.edges, shunts]),
+        np.append(network.inputs, ground),
+        network.outputs,
+    )
