@@ -1,0 +1,74 @@
+"""Quantities with units in files: "10 kΩ", "2.5 mA", "20 %" become SI numbers."""
+
+import math
+from functools import cache, partial
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator
+
+if TYPE_CHECKING:
+    import pint
+
+EXAMPLES = {
+    "ohm": "10 kΩ",
+    "volt": "1 V",
+    "ampere": "2.5 mA",
+    "watt": "10 mW",
+    "siemens": "1 mS",
+    "kelvin": "15 K",
+    "1/kelvin": "700 ppm/K",
+    "second": "10 min",
+    "siemens/volt**2": "1e-4 S/V²",
+    "volt**2": "1e-6 V²",
+    "": "20 %",
+}
+
+
+@cache
+def _registry() -> "pint.UnitRegistry[float]":
+    import pint
+
+    return pint.UnitRegistry()
+
+
+def to_si(value: object, unit: str) -> float:
+    """Return a quantity given as text ("10 kΩ") in the SI unit named; a bare number only where there is no unit.
+
+    Raises ValueError with the sentence a reader of the file needs.
+    """
+    example = EXAMPLES[unit]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"needs a quantity such as {example!r}")
+    if not isinstance(value, str):
+        if unit and value != 0:
+            raise ValueError(f"has no unit: write it as text with one, such as {example!r}")
+        return float(value)
+    import pint
+
+    try:
+        magnitude = float(_registry().Quantity(value).to(unit).magnitude)
+    except pint.DimensionalityError as cause:
+        wanted = f"a unit like that of {example!r}" if unit else "no unit"
+        raise ValueError(f"{value!r} has the wrong unit: it needs {wanted}") from cause
+    except Exception as cause:  # pint raises many kinds for text it cannot read
+        raise ValueError(f"{value!r} is not a quantity: write a number and a unit, such as {example!r}") from cause
+    if not math.isfinite(magnitude):
+        raise ValueError(f"{value!r} is not a finite quantity")
+    return magnitude
+
+
+Ohms = Annotated[float, BeforeValidator(partial(to_si, unit="ohm"))]
+Volts = Annotated[float, BeforeValidator(partial(to_si, unit="volt"))]
+Amperes = Annotated[float, BeforeValidator(partial(to_si, unit="ampere"))]
+Watts = Annotated[float, BeforeValidator(partial(to_si, unit="watt"))]
+Siemens = Annotated[float, BeforeValidator(partial(to_si, unit="siemens"))]
+Kelvins = Annotated[float, BeforeValidator(partial(to_si, unit="kelvin"))]
+PerKelvin = Annotated[float, BeforeValidator(partial(to_si, unit="1/kelvin"))]
+Seconds = Annotated[float, BeforeValidator(partial(to_si, unit="second"))]
+SquareVolts = Annotated[float, BeforeValidator(partial(to_si, unit="volt**2"))]
+Share = Annotated[float, BeforeValidator(partial(to_si, unit=""))]
+
+
+def step_size(value: object) -> object:
+    """Return a step size in S/V², or "auto" as it is."""
+    return value if value == "auto" else to_si(value, "siemens/volt**2")
