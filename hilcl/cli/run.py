@@ -1,0 +1,147 @@
+"""``hilcl run``: train as an experiment file says, with progress, a summary and a report."""
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hilcl.cli.options import backend_option, checked_run_name, experiment_argument, report_path, store_option
+from hilcl.errors import BoardError, InputError
+
+if TYPE_CHECKING:
+    from hilcl.session import Run
+    from hilcl.training import Step
+
+REDRAWS_PER_SECOND = 10.0
+
+
+@click.command()
+@experiment_argument
+@backend_option
+@click.option("--resume", metavar="RUN", help="Go on with a stored run, exactly as if it had never stopped.")
+@click.option("--name", metavar="NAME", help="What the run is called; by default like the file, numbered if taken.")
+@store_option
+@click.option("--report/--no-report", default=True, show_default=True, help="Write the HTML report at the end.")
+def run(
+    experiment: Path, backend: str, resume: str | None, name: str | None, store_path: Path | None, report: bool
+) -> None:
+    """Train a board as EXPERIMENT.toml says; every step is stored, and the run ends with a summary and a report."""
+    from hilcl.experiment import Experiment
+    from hilcl.preparation import prepare
+    from hilcl.session import Run
+    from hilcl.store import Store
+
+    if resume is not None and name is not None:
+        raise click.UsageError("--name is for a new run, --resume for a stored one: give one of them")
+    loaded = Experiment.load(experiment)
+    preparation = prepare(loaded)
+    location = store_path or Path(loaded.store.file)
+    wanted = name or loaded.store.run
+    if wanted is not None:
+        checked_run_name(wanted)
+    with _signals_interrupt(), Store(location, create=resume is None) as store:
+        if resume is not None:
+            session = Run.resume(preparation, store, resume)
+        else:
+            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.stem).strip("-.") or "run"
+            session = Run.start(preparation, store, wanted or store.free_name(stem))
+        started = time.perf_counter()
+        with session:
+            try:
+                done = _watched(session, loaded.learning.epochs)
+            except (KeyboardInterrupt, BoardError) as error:
+                what = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
+                raise BoardError(
+                    f"{what}; the steps so far are stored, go on with: "
+                    f"hilcl run {experiment} --resume {session.name} --store {location}"
+                ) from error
+            summary = session.finish()
+        for line in summary_lines(session.name, summary, done, time.perf_counter() - started):
+            click.echo(line)
+        click.echo(f"Stored as run {session.name!r} in {location}.")
+        if report:
+            from hilcl.report import write_report
+            from hilcl.results import load_run
+
+            target = report_path(location, session.name)
+            try:
+                target.parent.mkdir(exist_ok=True)
+            except OSError as cause:
+                raise InputError(
+                    f"the run is stored, but its report cannot go to {target}: {cause.strerror}"
+                ) from cause
+            click.echo(f"Report: {write_report(load_run(store, session.name), target)}")
+
+
+def _watched(session: "Run", epochs: int) -> int:
+    """Train with a live line where there is a terminal; return the number of epochs of this sitting."""
+    import sys
+
+    if not sys.stderr.isatty():
+        return sum(1 for _ in session.steps())
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.fields[rate]} epochs/s"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    done, started, drawn = 0, time.perf_counter(), 0.0
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(session.name, total=epochs, completed=session.first_epoch, loss="…", rate="…")
+
+        def draw(step: "Step", now: float) -> None:
+            rate = done / max(now - started, 1e-9)
+            progress.update(bar, completed=step.epoch + 1, loss=f"{step.loss:.4g} V²", rate=f"{rate:.3g}")
+
+        for step in session.steps():
+            done += 1
+            now = time.perf_counter()
+            if now - drawn > 1.0 / REDRAWS_PER_SECOND:
+                drawn = now
+                draw(step, now)
+    return done
+
+
+def summary_lines(name: str, summary: dict[str, Any], epochs: int, seconds: float) -> list[str]:
+    """Return what a finished run says at the end, line by line."""
+    parts = summary["evaluation"]
+    lines = [f"{name}: {epochs} epochs in {seconds:.3g} s, {summary['stopped_by']}."]
+    trained = f"{parts['train']['loss']:.4g} V²"
+    first = f"{parts['untrained']['loss']:.4g} V² → " if "untrained" in parts else ""
+    kept = "" if summary["kept_epoch"] is None else f" (kept: the state of epoch {summary['kept_epoch']})"
+    test = f", test {parts['test']['loss']:.4g} V²" if "test" in parts else ""
+    lines.append(f"Loss {first}{trained}{test}{kept}.")
+    if parts["train"]["accuracy"] is not None:
+        rates = [f"{part} {parts[part]['accuracy']:.1%}" for part in ("untrained", "train", "test") if part in parts]
+        lines.append(f"Accuracy: {', '.join(rates)}.")
+    if summary["pinned"]:
+        lines.append(f"{len(summary['pinned'])} of {len(summary['kept_conductances'])} edges are held at a limit.")
+    return [*lines, *summary["certificate"], *summary["remarks"]]
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a run the way Ctrl-C does: board safe, steps stored."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,285 @@
+"""The place that assembles: an experiment file, a back end, a store, the loop, and the summary at the end."""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hilcl.arrays import FloatArray
+from hilcl.board import Board
+from hilcl.certificate import Certificate
+from hilcl.errors import ExperimentError, HilclError, StoreError
+from hilcl.evaluation import decoding_centres, evaluate, judge, measure_outputs
+from hilcl.experiment import SimulationSection
+from hilcl.preparation import Preparation
+from hilcl.sim_backend import Imperfections, MeterDefects, PotDefects, SimulatedBoard, SourceDefects
+from hilcl.store import Store
+from hilcl.summary import run_summary
+from hilcl.training import BestState, Checkpoint, Step, train
+
+Backend = Literal["sim"]
+
+FREE_TO_CHANGE = (("learning", "epochs"), ("learning", "stop"), ("learning", "keep"), ("store",))
+"""Keys that may differ when a run is resumed: they do not touch the trajectory."""
+
+
+def open_board(preparation: Preparation, backend: Backend = "sim") -> Board:
+    """Return the board an experiment describes on a back end; close it (or use ``with``) when done."""
+    section = preparation.experiment.simulation
+    return SimulatedBoard(
+        preparation.network,
+        preparation.initial,
+        preparation.device_range,
+        imperfections_of(section),
+        section.seed,
+        pots=preparation.pots,
+        solver=section.solver,
+        accuracy=section.accuracy,
+    )
+
+
+def imperfections_of(section: SimulationSection) -> Imperfections:
+    """Return the imperfections a [simulation] section describes."""
+    pots, meters, sources = section.pots, section.meters, section.sources
+    return Imperfections(
+        pots=PotDefects(
+            tolerance=pots.tolerance,
+            wiper_spread=pots.wiper_spread,
+            series_spread=pots.series_spread,
+            inl=pots.inl_codes,
+            temperature_coefficient=pots.temperature_coefficient,
+            temperature_rise=pots.temperature_rise,
+            stuck=dict(pots.stuck),
+            opened=tuple(pots.opened),
+        ),
+        meters=MeterDefects(
+            gain=meters.gain,
+            offset=meters.offset,
+            noise=meters.noise,
+            resolution=meters.volts_per_count,
+            input_resistance=np.inf if meters.input_resistance is None else meters.input_resistance,
+        ),
+        sources=SourceDefects(
+            series=sources.series,
+            offset=sources.offset,
+            compliance=np.inf if sources.compliance is None else sources.compliance,
+        ),
+    )
+
+
+class Run:
+    """One training run: ``steps`` trains and stores, ``finish`` evaluates and stores the summary.
+
+    Leaving the ``with`` block makes the board safe and notes how the run ended, whatever happened. Make one with
+    ``start`` or ``resume``.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        store: Store,
+        name: str,
+        board: Board,
+        checkpoint: Checkpoint | None = None,
+        best: BestState | None = None,
+    ) -> None:
+        self.preparation, self.store, self.name, self.board = preparation, store, name, board
+        self.stop_reason = ""
+        self._checkpoint = checkpoint
+        self._best = best or BestState()
+        self._last: Step | None = None
+        self._finished = False
+
+    @classmethod
+    def start(cls, preparation: Preparation, store: Store, name: str | None, backend: Backend = "sim") -> "Run":
+        """Enter a new run; without a name it is called like the experiment file, numbered where that is taken.
+
+        Raises StoreError where the name is taken.
+        """
+        experiment = preparation.experiment
+        name = name or experiment.store.run or store.free_name(experiment.source.stem)
+        board = open_board(preparation, backend)
+        store.create_run(
+            name,
+            backend=backend,
+            experiment=experiment.text,
+            settings=experiment.model_dump(mode="json"),
+            versions=versions(board),
+            fingerprint=fingerprint(preparation),
+            arrays=run_arrays(preparation, board.conductances),
+        )
+        return cls(preparation, store, name, board)
+
+    @classmethod
+    def resume(cls, preparation: Preparation, store: Store, name: str, backend: Backend = "sim") -> "Run":
+        """Take up a stored run after its last stored step, as if it had never stopped.
+
+        Raises StoreError where the run is complete and ExperimentError where file or data differ from the run's.
+        """
+        info = store.run(name)
+        experiment = preparation.experiment
+        changed = first_difference(info.settings, experiment.model_dump(mode="json"))
+        if changed is not None:
+            raise ExperimentError(
+                f"{experiment.source}: {changed} differs from what the run {name!r} was started with: "
+                "set it back, or start a new run"
+            )
+        if info.fingerprint != fingerprint(preparation):
+            raise ExperimentError(
+                f"{experiment.source}: the data are not those the run {name!r} was started with: start a new run"
+            )
+        checkpoint = store.checkpoint(name)
+        done = 0 if checkpoint is None else checkpoint.epoch
+        if info.status == "finished" and done >= experiment.learning.epochs:
+            raise StoreError(f"the run {name!r} is complete, {done} epochs: raise learning.epochs to train it further")
+        best = BestState()
+        history = store.history(name)
+        before = np.vstack([info.arrays["initial"][None, :], history.conductances])
+        for epoch, loss in enumerate(history.scalars["loss"].tolist()):
+            best.note(epoch, loss, before[epoch])
+        board = open_board(preparation, backend)
+        store.set_status(name, "running")
+        return cls(preparation, store, name, board, checkpoint, best)
+
+    def __enter__(self) -> "Run":
+        # One thread: the trajectory must not depend on how many cores a machine has.
+        self._threads = threadpool_limits(limits=1)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.board.close()
+        finally:
+            self._threads.restore_original_limits()
+            if error is not None and not self._finished and not isinstance(error, StoreError):
+                status = "failed" if isinstance(error, HilclError) else "stopped"
+                self.store.set_status(self.name, status, str(error) or type(error).__name__)
+
+    @property
+    def first_epoch(self) -> int:
+        """The epoch this sitting begins with."""
+        return 0 if self._checkpoint is None else self._checkpoint.epoch
+
+    @property
+    def certificate(self) -> Certificate:
+        """What the theory promises, completed with the last step where there is one."""
+        return Certificate.of(self.board, self.preparation.data.train, self.preparation.rule, self._last)
+
+    def steps(self) -> Iterator[Step]:
+        """Train, and yield every step once it has been handed to the store."""
+        learning, stopping = self.preparation.experiment.learning, self.preparation.stopping
+        writer = self.store.writer(self.name)
+        started = time.perf_counter()
+        try:
+            for step in train(
+                self.board,
+                self.preparation.data.train,
+                self.preparation.rule,
+                learning.epochs,
+                seed=learning.seed,
+                rounding=learning.rounding,
+                resume=self._checkpoint,
+            ):
+                writer.write(step)
+                self._best.see(step)
+                self._last = step
+                yield step
+                self.stop_reason = stopping.reason(step, time.perf_counter() - started) or ""
+                if self.stop_reason:
+                    return
+        finally:
+            writer.flush()
+
+    def finish(self) -> dict[str, Any]:
+        """Program the state to keep, measure training and test data on it, store the summary and return it."""
+        train_task, test_task = self.preparation.data.train, self.preparation.data.test
+        history = self.store.history(self.name)
+        kept_epoch = None
+        if self.preparation.experiment.learning.keep == "best" and self._best.conductances is not None:
+            kept_epoch = self._best.epoch
+            self.board.program(self._best.conductances)
+        outputs = measure_outputs(self.board, train_task.inputs)
+        centres = self.preparation.centres
+        if centres is None and train_task.labels is not None:
+            centres = decoding_centres(outputs, train_task)
+        evaluations = {"train": judge(outputs, train_task, centres)}
+        if len(history):
+            evaluations["untrained"] = judge(history.outputs[0], train_task, centres)
+        if test_task is not None:
+            evaluations["test"] = evaluate(self.board, test_task, centres)
+        summary = run_summary(
+            history,
+            stopped_by=self.stop_reason or "all epochs are done",
+            kept_epoch=kept_epoch,
+            kept_conductances=self.board.conductances,
+            centres=centres,
+            evaluations=evaluations,
+            certificate=self.certificate,
+            device_range=self.preparation.device_range,
+        )
+        self.store.set_status(self.name, "finished", self.stop_reason, summary)
+        self._finished = True
+        return summary
+
+
+def versions(board: Board) -> dict[str, str]:
+    """Return what computed a run: packages, Python, machine type, and the solver of a simulated board."""
+    found = {name: version(name) for name in ("hilcl", "numpy", "scipy")}
+    found |= {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    if isinstance(board, SimulatedBoard):
+        found["solver"] = board.solver_name
+    return found
+
+
+def fingerprint(preparation: Preparation) -> str:
+    """Return the SHA-256 of the wiring and of every number that enters training."""
+    digest = hashlib.sha256(preparation.network.fingerprint.encode())
+    for name, array in sorted(run_arrays(preparation, preparation.initial).items()):
+        if array.dtype.kind == "f":
+            digest.update(name.encode() + np.ascontiguousarray(array, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def run_arrays(preparation: Preparation, initial: FloatArray) -> dict[str, Any]:
+    """Return the arrays stored with a run: network, limits, data, and the first programmed conductances."""
+    network, data = preparation.network, preparation.data
+    arrays: dict[str, Any] = {
+        "n_nodes": np.array(network.n_nodes),
+        "edges": network.edges,
+        "input_nodes": network.inputs,
+        "output_nodes": network.outputs,
+        "g_min": preparation.device_range.g_min,
+        "g_max": preparation.device_range.g_max,
+        "initial": initial,
+        "class_names": np.array(data.train.class_names, dtype=np.str_),
+    }
+    if network.positions is not None:
+        arrays["positions"] = network.positions
+    for prefix, task in (("", data.train), ("test_", data.test)):
+        if task is not None:
+            arrays |= {f"{prefix}inputs": task.inputs, f"{prefix}targets": task.targets}
+            if task.labels is not None:
+                arrays[f"{prefix}labels"] = task.labels
+    return arrays
+
+
+def first_difference(stored: dict[str, Any], present: dict[str, Any], path: tuple[str, ...] = ()) -> str | None:
+    """Return the first key whose value differs between two files' settings, or None; free ones are passed over."""
+    for key in sorted(set(stored) | set(present)):
+        here = (*path, key)
+        if here in FREE_TO_CHANGE:
+            continue
+        old, new = stored.get(key), present.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = first_difference(old, new, here)
+            if inner is not None:
+                return inner
+        elif json.dumps(old) != json.dumps(new):
+            return ".".join(here)
+    return None
