@@ -113,12 +113,9 @@ class SimulatedBoard(SafeExit):
                 raise BoardError("a sample drives no terminal, so the board's potentials are undefined: drive one")
             applied = np.insert(applied, n_inputs, 0.0, axis=1)
             resistance, limit = np.insert(resistance, n_inputs, 0.0), np.insert(limit, n_inputs, np.inf)
-        basis = self._current_basis()
-        state = settle(basis, applied, resistance, limit)
-        clamp_currents = state.currents[:, len(basis.network.inputs) :]
-        potentials = basis.node_potentials(state.input_volts, clamp_currents)[:, : self._network.n_nodes]
+        state = settle(self._current_basis(), applied, resistance, limit)
         keep = np.delete(np.arange(applied.shape[1]), n_inputs) if self._grounded else slice(None)
-        readings, uncertainty = self._read(potentials)
+        readings, uncertainty = self._read(state.potentials[:, : self._network.n_nodes])
         currents = state.currents[:, keep]
         return Response(readings, currents, uncertainty, np.zeros_like(currents), state.in_compliance[:, keep])
 
@@ -225,19 +222,18 @@ def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge:
     Σ_s δ_s(2v_s + δ_s) with v = a·V, δ = b·V is a quadratic form in the basis voltages V: its matrix, Σ_s b(2a + b)ᵀ,
     is formed from the samples first, so that the cost per edge does not grow with their number.
     """
-    outputs = basis.free_outputs(inputs)
+    offset, relative = basis.input_coefficients(inputs)
+    outputs: FloatArray = relative @ basis.transfer + offset
+    clamp = basis.clamp(np.arange(outputs.shape[1]))
     displacement = nudge * (targets - outputs)
-    currents = basis.clamp_currents(displacement)
-    relative = inputs[:, 1:] - inputs[:, :1]
-    gram = currents.T @ np.hstack([2.0 * relative, currents])
-    clamp_voltages = basis.voltages[basis.n_driven :]
-    gradient = ((gram @ basis.voltages) * clamp_voltages).sum(axis=0)
-    into_inputs = relative @ basis.input_currents[: basis.n_driven]
+    moved = clamp.coefficients(displacement)
+    quadratic = (2.0 * (moved.T @ relative)) @ basis.input_voltages + (moved.T @ moved) @ clamp.voltages
+    into_inputs = relative @ basis.input_currents(basis.input_voltages)
     return Contrast(
-        gradient=gradient,
+        gradient=(quadratic * clamp.voltages).sum(axis=0),
         outputs=outputs,
         power_free=(into_inputs * inputs).sum(axis=1),
-        contrast=(currents * displacement).sum(axis=1) / nudge**2,
+        contrast=(clamp.currents(displacement, moved) * displacement).sum(axis=1) / nudge**2,
     )
 
 
