@@ -10,8 +10,9 @@ import numpy as np
 
 from hilcl.arrays import FloatArray
 from hilcl.board import Board
-from hilcl.device_range import DeviceRange
-from hilcl.learning import RobbinsMonro, Rule
+from hilcl.device_range import UNBOUNDED_LOW, DeviceRange
+from hilcl.errors import RuleError
+from hilcl.learning import ContrastiveLearning, RobbinsMonro, Rule
 from hilcl.network import Network
 from hilcl.task import Task
 
@@ -30,8 +31,8 @@ class Certificate:
 
     ``coverage``: "convex" (converges to a global minimum of the contrast over the box), "stationary" (every step lowers
     the contrast, limit points are stationary), or "none". ``why`` says it in words. ``convex_landscape``: the contrast
-    is a convex function of the conductances (no hidden nodes), whatever the rule does. ``lipschitz`` L in V²/S,
-    ``critical_step`` 2/L and ``step_size`` γ (the largest of the run) in S/V².
+    is a convex function of the conductances and is measured exactly, so that its lower bound is valid. ``lipschitz`` L
+    in V²/S, ``critical_step`` 2/L and ``step_size`` γ (the largest of the run) in S/V².
 
     Of the last step, None before it: ``contrast`` Q in watts, ``residual`` ‖g − Π(g − γh)‖/γ in V², ``lower_bound``:
     no conductances in the box have a smaller Q; ``gap``: Q minus that.
@@ -66,8 +67,9 @@ class Certificate:
         """Return the certificate from the parts that decide it; ``exact`` says that readings carry no error."""
         lipschitz = lipschitz_constant(network, device_range, task, rule.batch_size)
         critical = 2.0 / lipschitz if lipschitz > 0 else np.inf
-        gamma = resolved_step_size(rule, lipschitz)
+        gamma = safe_step_size(rule, device_range, lipschitz)
         coverage, why = _coverage(network, device_range, rule, gamma, critical, exact=exact)
+        # A bound needs the whole gradient, measured exactly: see contrast_lower_bound.
         convex = not len(network.hidden) and rule.nudge == 1.0 and exact and rule.batch_size is None
         certificate = cls(coverage, why, convex, lipschitz, critical, gamma)
         return certificate if step is None else certificate.after(step)
@@ -106,6 +108,8 @@ class Certificate:
     def _about_step(self) -> str:
         share = self.step_size / self.critical_step
         numbers = f"Step size γ = {self.step_size:.3g} S/V², {share:.3g} times 2/L = {self.critical_step:.3g} S/V²"
+        if share < 1 and self.coverage == "none":
+            return f"{numbers}, which for an exact and continuous board with a full clamp would be the safe side."
         if share < 1:
             return f"{numbers}: on the safe side."
         return f"{numbers}: beyond the safe side, where a constant step may still converge or may cycle."
@@ -132,22 +136,47 @@ def resolved_step_size(rule: Rule, lipschitz: float) -> float:
     return SAFE_SHARE * 2.0 / lipschitz if lipschitz > 0 else 1.0
 
 
-def contrast_lower_bound(direction: FloatArray, device_range: DeviceRange) -> float:
+def safe_step_size(rule: Rule, device_range: DeviceRange, lipschitz: float) -> float:
+    """Return γ as ``resolved_step_size``; RuleError where "auto" has no lower conductance limit to go by.
+
+    2/L is proportional to g_min: without a real limit the step would be too small to move anything.
+    """
+    initial = rule.step_size.initial if isinstance(rule.step_size, RobbinsMonro) else rule.step_size
+    if initial == "auto" and float(device_range.g_min.min()) <= UNBOUNDED_LOW and lipschitz > 0:
+        raise RuleError(
+            "an automatic step size needs a lower conductance limit: give the board a DeviceRange, or γ in S/V²"
+        )
+    return resolved_step_size(rule, lipschitz)
+
+
+def rounding_allowance(task: Task, conductances: FloatArray) -> float:
+    """Return watts below which a lower bound on Q is the rounding of volts: (1e-12 U)² Σg, mean over the samples."""
+    driven = np.hstack([task.inputs, task.targets])
+    squares = (driven.max(axis=1) - driven.min(axis=1)) ** 2
+    return float(1e-24 * squares.mean() * conductances.sum())
+
+
+def contrast_lower_bound(direction: FloatArray, device_range: DeviceRange, allowance: float = 0.0) -> float:
     """Return a lower bound in watts of Q over the box from h (M,) in V² anywhere, where Q is convex.
 
     Q(x) ≥ Q(g) + h·(x − g), and Q is homogeneous of degree 1 in g, so Q(g) = h·g and the bound is the smallest h·x over
-    the box, edge by edge. It is lowered by the rounding of the sum, so that a positive bound is a proof.
+    the box, edge by edge. It is lowered by the rounding of the sum and by ``allowance``, so that a positive bound is a
+    proof. h must be the gradient itself, whatever direction a rule takes.
     """
     falling = direction < 0
+    low, high = (np.broadcast_to(limit, direction.shape) for limit in (device_range.g_min, device_range.g_max))
     terms = np.empty(len(direction))
-    terms[falling] = direction[falling] * device_range.g_max[falling]
-    terms[~falling] = direction[~falling] * device_range.g_min[~falling]
-    return float(max(0.0, terms.sum() - 1e-12 * np.abs(terms).sum())) if np.isfinite(terms).all() else 0.0
+    terms[falling] = direction[falling] * high[falling]
+    terms[~falling] = direction[~falling] * low[~falling]
+    bound = terms.sum() - 1e-12 * np.abs(terms).sum() - allowance
+    return float(max(0.0, bound)) if np.isfinite(terms).all() else 0.0
 
 
 def _coverage(
     network: Network, device_range: DeviceRange, rule: Rule, gamma: float, critical: float, *, exact: bool
 ) -> tuple[Coverage, str]:
+    if getattr(type(rule), "direction", None) is not ContrastiveLearning.direction:
+        return "none", "The rule goes its own way, and the theorem is about Contrastive Learning."
     schedule = rule.step_size if isinstance(rule.step_size, RobbinsMonro) else None
     if rule.nudge < 1:
         return "none", (
@@ -170,8 +199,8 @@ def _coverage(
                 "power above 0.5."
             )
         return "convex", (
-            "No hidden nodes, full clamp, independent draws and a Robbins–Monro step size: converges with probability "
-            "one to a global minimum of the contrast over the conductance limits."
+            "No hidden nodes, full clamp, independent draws and a Robbins–Monro step size: with probability one "
+            f"{_what_converges(device_range)}."
         )
     if gamma >= critical:
         return (
@@ -179,11 +208,19 @@ def _coverage(
             f"The step size is {gamma / critical:.3g} times 2/L, the largest one the theorem covers.",
         )
     if len(network.hidden):
+        hidden = len(network.hidden)
         return "stationary", (
-            f"{len(network.hidden)} nodes are hidden, so the contrast need not be convex: every step lowers it and "
-            "limit points are stationary, but a global minimum is not promised."
+            f"{hidden} {'node is' if hidden == 1 else 'nodes are'} hidden, so the contrast need not be convex: every "
+            "step lowers it and limit points are stationary, but a global minimum is not promised."
         )
     return "convex", (
-        "No hidden nodes, full clamp and a step size below 2/L: the contrast is convex, and the conductances converge "
-        "to a global minimum of it over their limits."
+        "No hidden nodes, full clamp and a step size below 2/L: the contrast is convex, and "
+        f"{_what_converges(device_range)}."
     )
+
+
+def _what_converges(device_range: DeviceRange) -> str:
+    if np.isfinite(device_range.g_max).all():
+        return "the conductances converge to a global minimum of it over their limits"
+    # Without an upper limit the smallest contrast may only be approached as a conductance grows for ever.
+    return "it converges to its smallest value over the conductance limits"

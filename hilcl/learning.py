@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from hilcl.arrays import FloatArray
 from hilcl.board import Contrast
 from hilcl.errors import RuleError
@@ -89,8 +91,9 @@ class ContrastiveLearning:
             _check_step(self.step_size)
         if not 0 < self.nudge <= 1:
             raise RuleError(f"the nudge must lie in 0 < η ≤ 1, got {self.nudge}: 1 is the full clamp")
-        if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
-            raise RuleError(f"the batch size must be a whole number of at least 1, got {self.batch_size}")
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1):
+            raise RuleError(f"the batch size must be a whole number of at least 1, got {size}")
         if self.draw not in ("shuffled", "independent"):
             raise RuleError(f"samples are drawn 'shuffled' or 'independent', not {self.draw!r}")
 
@@ -102,7 +105,7 @@ class ContrastiveLearning:
 def _check_step(step: object) -> None:
     if step == "auto":
         return
-    if isinstance(step, bool) or not isinstance(step, int | float):
+    if isinstance(step, bool) or not isinstance(step, int | float | np.integer | np.floating):
         raise RuleError(f"the step size must be a number of S/V², 'auto', or a schedule, got {step!r}")
     if not (math.isfinite(step) and step > 0):
         raise RuleError(f"the step size must be positive, got {step} S/V²: 'auto' takes a safe one")

@@ -1,16 +1,17 @@
 """The one loop: measure both phases, update, project, program. Everything else consumes its steps."""
 
+import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hilcl.arrays import FloatArray, IntArray
+from hilcl.arrays import FloatArray, IntArray, frozen
 from hilcl.board import Board, BoardSnapshot, free_drives, require_usable
-from hilcl.certificate import contrast_lower_bound, lipschitz_constant, resolved_step_size
+from hilcl.certificate import contrast_lower_bound, lipschitz_constant, rounding_allowance, safe_step_size
 from hilcl.device_range import Projection, Rounding
 from hilcl.errors import MeasurementError, RuleError
 from hilcl.learning import RobbinsMonro, Rule
@@ -118,10 +119,14 @@ class BestState:
 def stop_early(steps: Iterator[Step], stopping: Stopping) -> Iterator[Step]:
     """Yield the steps up to and including the first one that gives a reason to stop."""
     start = time.perf_counter()
-    for step in steps:
-        yield step
-        if stopping.reason(step, time.perf_counter() - start) is not None:
-            return
+    # Closing the loop makes the board safe at once, not when the interpreter gets round to it.
+    with contextlib.ExitStack() as closing:
+        if isinstance(steps, Generator):
+            closing.callback(steps.close)
+        for step in steps:
+            yield step
+            if stopping.reason(step, time.perf_counter() - start) is not None:
+                return
 
 
 def train(
@@ -144,13 +149,13 @@ def train(
     settings; while running, what the board raises.
     """
     task.check_on(board.network)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 1:
         raise RuleError(f"the number of epochs must be a whole number of at least 1, got {epochs}")
     if rounding not in ("nearest", "stochastic"):
         raise RuleError(f"rounding is 'nearest' or 'stochastic', not {rounding!r}")
     if rule.batch_size is not None and rule.batch_size > task.n_samples:
         raise RuleError(f"the batch size is {rule.batch_size}, but there are only {task.n_samples} samples")
-    return _Loop(board, task, rule, seed, rounding, resume).run(epochs)
+    return _Loop(board, task, rule, seed, rounding, resume).run(int(epochs))
 
 
 class _Loop:
@@ -162,24 +167,28 @@ class _Loop:
         self.board, self.task, self.rule, self.rounding = board, task, rule, rounding
         self.range = board.device_range.for_edges(board.network.n_edges)
         lipschitz = lipschitz_constant(board.network, self.range, task, rule.batch_size)
-        self.first_step_size = resolved_step_size(rule, lipschitz)
+        self.first_step_size = safe_step_size(rule, self.range, lipschitz)
+        if not (math.isfinite(self.first_step_size) and self.first_step_size > 0):
+            raise RuleError("the automatic step size is not a usable number: raise the lower conductance limit")
         self.schedule = rule.step_size if isinstance(rule.step_size, RobbinsMonro) else None
         self.generator = np.random.default_rng(seed)
         self.draws = rounding == "stochastic" or rule.batch_size is not None
         self.epoch = self.updates = 0
         self.lower_bound = 0.0
+        self.resume = resume
         if resume is None:
-            self.state = self.range.clip(board.conductances)
+            self.state = frozen(self.range.clip(board.conductances))
             return
         self.epoch, self.updates, self.lower_bound = resume.epoch, resume.updates, resume.lower_bound
-        self.state = np.array(resume.state)
+        self.state = frozen(np.array(resume.state))
         if resume.generator:
             self.generator.bit_generator.state = resume.generator
-        board.program(resume.conductances)
-        board.restore(resume.board)
 
     def run(self, epochs: int) -> Iterator[Step]:
         try:
+            if self.resume is not None:
+                self.board.program(self.resume.conductances)
+                self.board.restore(self.resume.board)
             for _ in range(self.epoch, epochs):
                 yield self.batch_epoch() if self.rule.batch_size is None else self.mini_batch_epoch()
         except BaseException:
@@ -194,8 +203,11 @@ class _Loop:
         measured = time.perf_counter()
         loss = float(((task.targets - contrast.outputs) ** 2).mean())
         direction = self.rule.direction(contrast, task.n_samples)
-        self.lower_bound = max(self.lower_bound, contrast_lower_bound(direction, self.range))
-        gamma, moved, projection = self.update(direction)
+        if self.rule.nudge == 1.0:
+            gradient = contrast.gradient / task.n_samples
+            bound = contrast_lower_bound(gradient, self.range, rounding_allowance(task, before))
+            self.lower_bound = max(self.lower_bound, bound)
+        gamma, residual, projection = self.update(direction)
         projected = time.perf_counter()
         realised = self.board.program(projection.conductances)
         done = time.perf_counter()
@@ -207,7 +219,7 @@ class _Loop:
             realised,
             projection,
             gamma,
-            moved / gamma,
+            float(np.linalg.norm(residual)),
             float(contrast.power_free.mean()),
             contrast.clamp_error,
             Timings(measured - start, projected - measured, done - projected),
@@ -224,14 +236,14 @@ class _Loop:
         loss = float(((task.targets - outputs) ** 2).mean())
         power = float((task.inputs * free.currents[:, :n_inputs]).sum(axis=1).mean())
         spent = {"measure": time.perf_counter() - start, "update": 0.0, "program": 0.0}
-        state_before, steps, contrasts, clamp_error = self.state, 0.0, [], 0.0
+        steps, contrasts, clamp_error, moved = 0.0, [], 0.0, np.zeros(network.n_edges)
         gamma, realised = self.first_step_size, before
         projection = Projection(before, None, np.zeros(0, dtype=np.int64))
         for rows in self.batches():
             start = time.perf_counter()
             contrast = self.board.contrast(task.inputs[rows], task.targets[rows], self.rule.nudge)
             measured = time.perf_counter()
-            gamma, _, projection = self.update(self.rule.direction(contrast, len(rows)))
+            gamma, residual, projection = self.update(self.rule.direction(contrast, len(rows)))
             projected = time.perf_counter()
             realised = self.board.program(projection.conductances)
             done = time.perf_counter()
@@ -239,6 +251,7 @@ class _Loop:
             spent["update"] += projected - measured
             spent["program"] += done - projected
             steps += gamma
+            moved += gamma * residual
             contrasts.append(contrast.contrast)
             clamp_error = max(clamp_error, contrast.clamp_error)
         return self.step(
@@ -249,7 +262,7 @@ class _Loop:
             realised,
             projection,
             gamma,
-            float(np.linalg.norm(self.state - state_before)) / steps,
+            float(np.linalg.norm(moved)) / steps,
             power,
             clamp_error,
             Timings(**spent),
@@ -264,18 +277,20 @@ class _Loop:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
-    def update(self, direction: FloatArray) -> tuple[float, float, Projection]:
-        """Move the unrounded state and return (γ, the length of the move in siemens, what is to be written)."""
+    def update(self, direction: FloatArray) -> tuple[float, FloatArray, Projection]:
+        """Move the unrounded state and return γ, the residual (M,) in V² and what is to be written."""
         if not np.isfinite(direction).all():
             raise _missing_update(self.board.network, direction)
         gamma = self.first_step_size * (1.0 if self.schedule is None else self.schedule.at(self.updates))
         wish = self.state - gamma * direction
         projection = self.range.project(wish, self.rounding, self.generator)
         state = projection.conductances if projection.codes is None else self.range.clip(wish)
-        moved = float(np.linalg.norm(state - self.state))
-        self.state = state
+        # Away from the limits the residual is h itself; (g − Π(g − γh))/γ would lose a small one to rounding.
+        free = (wish > self.range.g_min) & (wish < self.range.g_max)
+        residual = np.where(free, direction, (self.state - np.clip(wish, self.range.g_min, self.range.g_max)) / gamma)
+        self.state = frozen(state)
         self.updates += 1
-        return gamma, moved, projection
+        return gamma, residual, projection
 
     def step(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-from hilcl.arrays import FloatArray, IntArray
+from hilcl.arrays import BoolArray, FloatArray, IntArray
 from hilcl.errors import SolverError
 from hilcl.network import Network
 from hilcl.sim_backend.solvers import LaplacianSolver, SolverName, make_solver
@@ -130,7 +130,7 @@ class Basis:
         return self._held[key]
 
     def node_potentials(self, volts: FloatArray, amperes: FloatArray | None = None) -> FloatArray:
-        """Return potentials (S, N) for inputs (S, I) in volts and amperes (S, O) into the outputs, none if not given."""
+        """Return potentials (S, N) for inputs (S, I) in volts and amperes (S, O) into the outputs, if any."""
         offset, combinations = self.input_coefficients(volts)
         states: FloatArray = combinations @ self.inputs + offset
         if amperes is not None:
@@ -242,7 +242,7 @@ class BasisSolver:
         injected: FloatArray,
         clamp: ClampBasis | None = None,
         nodes: IntArray | None = None,
-        moving: IntArray | None = None,
+        moving: BoolArray | None = None,
     ) -> tuple[FloatArray, FloatArray]:
         """Return potentials and edge voltages refined until Kirchhoff's law holds at every node that may move.
 

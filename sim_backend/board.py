@@ -48,6 +48,7 @@ class SimulatedBoard(SafeExit):
         self._device_range = device_range.for_edges(network.n_edges)
         streams = np.random.SeedSequence(seed).spawn(4)
         self._truth = self._true_tables(pots, np.random.default_rng(streams[0]))
+        self._exact = self._imperfections.none_at_all and self._is_nominal()
         self._draw_channels(np.random.default_rng(streams[1]), np.random.default_rng(streams[2]))
         self._noise = np.random.default_rng(streams[3])
         self._grounded = bool(np.isfinite(self._imperfections.meters.input_resistance))
@@ -78,8 +79,8 @@ class SimulatedBoard(SafeExit):
 
     @property
     def exact(self) -> bool:
-        """True where no imperfection is switched on."""
-        return self._imperfections.none_at_all
+        """True where no imperfection is switched on and the pots are what the device range says."""
+        return self._exact
 
     @property
     def solver_name(self) -> str:
@@ -185,6 +186,14 @@ class SimulatedBoard(SafeExit):
         for row, true_row in zip(truth, true_tables(each, defects, generator), strict=True):
             row[: len(true_row)] = true_row
         return truth
+
+    def _is_nominal(self) -> bool:
+        """True where every usable code is worth what the device range says."""
+        nominal = self._device_range.table
+        if self._truth is None or nominal is None:
+            return True
+        usable = ~np.isnan(np.broadcast_to(nominal, self._truth.shape))
+        return bool((self._truth[usable] == np.broadcast_to(nominal, self._truth.shape)[usable]).all())
 
     def _truth_of(self, nominal: FloatArray, codes: IntArray | None) -> FloatArray:
         defects = self._imperfections.pots
