@@ -38,7 +38,7 @@ class DeviceRange:
     ``g_min`` and ``g_max`` are one number for all edges or (M,). ``table`` is one row of conductances in code
     order for all edges, (K,), or a row per edge, (M, K); rows of different length are padded with NaN, and NaN marks
     a code that must not be used. Codes outside the limits are never used, and the limits are tightened to
-    the outermost usable codes.
+    the outermost usable codes; ``full_table`` keeps what such a code is worth.
 
     Raises DeviceRangeError when a limit is not positive, the limits cross, or an edge is left without a code.
     """
@@ -46,6 +46,7 @@ class DeviceRange:
     g_min: FloatArray
     g_max: FloatArray
     table: FloatArray | None = None
+    full_table: FloatArray | None = None
 
     def __init__(
         self,
@@ -58,9 +59,12 @@ class DeviceRange:
             raise DeviceRangeError(f"g_min has {low.size} values and g_max has {high.size}: give one per edge, or one")
         _refuse_where(~(low > 0) | np.isinf(low), "g_min must be a positive number of siemens", low)
         _refuse_where(~(high >= low), "g_max must not be below g_min", high)
-        usable = None
+        usable, whole = None, None
         if table is not None:
-            usable = _code_table(table)
+            usable = whole = _code_table(table)
+            limited = max(low.size if low.ndim else 0, high.size if high.ndim else 0)
+            if limited and usable.ndim == 2 and len(usable) != limited:
+                raise DeviceRangeError(f"there are limits for {limited} edges, but the table has {len(usable)} rows")
             usable = np.where((usable >= low[..., None]) & (usable <= high[..., None]), usable, np.nan)
             empty = np.flatnonzero(np.isnan(usable).all(axis=-1))
             if empty.size:
@@ -73,6 +77,7 @@ class DeviceRange:
         object.__setattr__(self, "g_min", frozen(np.array(low)))
         object.__setattr__(self, "g_max", frozen(np.array(high)))
         object.__setattr__(self, "table", usable)
+        object.__setattr__(self, "full_table", whole if whole is None else frozen(whole))
 
     @classmethod
     def unbounded(cls) -> Self:
@@ -105,7 +110,7 @@ class DeviceRange:
             raise DeviceRangeError(f"the table has {len(self.table)} rows, but the board has {n_edges} edges")
         if self.g_min.shape == self.g_max.shape == (n_edges,):
             return self
-        return DeviceRange(np.broadcast_to(self.g_min, n_edges), np.broadcast_to(self.g_max, n_edges), self.table)
+        return DeviceRange(np.broadcast_to(self.g_min, n_edges), np.broadcast_to(self.g_max, n_edges), self.full_table)
 
     def clip(self, conductances: FloatArray) -> FloatArray:
         """Return the nearest point of the box [g_min, g_max], (M,) in siemens."""
@@ -123,6 +128,12 @@ class DeviceRange:
         smallest distance (the lower of two equally near), "stochastic" one of the two neighbours with
         probabilities that keep the mean, drawn from ``generator``.
         """
+        if rounding not in ("nearest", "stochastic"):
+            raise DeviceRangeError(f"rounding is 'nearest' or 'stochastic', not {rounding!r}")
+        # The limits of a table with a row per edge are per edge, too.
+        n_edges = self.g_min.size if self.g_min.ndim else 0
+        if np.isnan(conductances).any() or (n_edges and len(conductances) != n_edges):
+            raise DeviceRangeError(f"{len(conductances)} conductances cannot be projected: give one number per edge")
         boxed = self.clip(conductances)
         pinned = np.flatnonzero((conductances <= self.g_min) | (conductances >= self.g_max))
         if self.table is None:
@@ -145,6 +156,8 @@ class DeviceRange:
         """Return the conductances (M,) in siemens that the table gives for one code per edge."""
         if self.table is None:
             raise DeviceRangeError("a range without a table has no codes")
+        if (codes < 0).any() or (codes >= self.table.shape[-1]).any():
+            raise DeviceRangeError(f"codes are 0 to {self.table.shape[-1] - 1}, got {codes.min()} to {codes.max()}")
         rows: IntArray | int = np.arange(len(codes)) if self.table.ndim == 2 else 0
         chosen: FloatArray = np.atleast_2d(self.table)[rows, codes]
         return chosen

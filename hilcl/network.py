@@ -285,12 +285,11 @@ def _integers(name: str, values: npt.ArrayLike) -> IntArray:
         array = np.asarray(values)
         if array.size == 0:
             return np.zeros(array.shape, dtype=np.int64)
-        whole = array.astype(np.int64)
-        if array.dtype.kind not in "iuf" or not np.array_equal(whole, array):
+        if array.dtype.kind not in "iuf" or not (np.abs(array) < 2.0**53).all() or (array != np.floor(array)).any():
             raise ValueError
-    except (TypeError, ValueError) as cause:
+        return array.astype(np.int64)
+    except (TypeError, ValueError, OverflowError) as cause:
         raise NetworkError(f"{name} must be whole node numbers") from cause
-    return whole
 
 
 def _edge_array(edges: npt.ArrayLike) -> IntArray:
@@ -310,7 +309,10 @@ def _node_list(role: str, nodes: npt.ArrayLike) -> IntArray:
 
 
 def _position_array(positions: npt.ArrayLike, n_nodes: int) -> FloatArray:
-    array = np.array(positions, dtype=np.float64)
+    try:
+        array = np.array(positions, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise NetworkError("positions must be two numbers for each node, x and y") from cause
     if array.shape != (n_nodes, 2):
         raise NetworkError(f"positions have shape {array.shape}, but ({n_nodes}, 2) is needed: x and y for each node")
     return array

@@ -28,6 +28,8 @@ class Potentiometer:
     inverted: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.positions, int):
+            raise DeviceRangeError(f"the positions of a potentiometer are a whole number, got {self.positions}")
         if self.positions < 2:
             raise DeviceRangeError(f"a potentiometer needs at least 2 positions, got {self.positions}")
         if self.denominator is not None and self.denominator < self.positions - 1:

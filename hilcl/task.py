@@ -1,7 +1,7 @@
 """What the board has to learn: input volts, target volts, and the classes they stand for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -52,6 +52,13 @@ class Task:
         object.__setattr__(self, "targets", frozen(targets))
         object.__setattr__(self, "labels", None if labels is None else frozen(_labels(labels, len(inputs))))
         object.__setattr__(self, "class_names", tuple(class_names))
+        if self.labels is not None and self.class_names:
+            beyond = (self.labels < 0) | (self.labels >= len(self.class_names))
+            if beyond.any():
+                row = int(np.flatnonzero(beyond)[0])
+                raise TaskError(
+                    f"labels row {row} is class {self.labels[row]}, but there are {len(self.class_names)} class names"
+                )
 
     @property
     def n_samples(self) -> int:
@@ -68,12 +75,14 @@ class Task:
     def subset(self, rows: npt.ArrayLike) -> Self:
         """Return the task of the chosen rows."""
         chosen = np.asarray(rows)
+        if not chosen.size:
+            raise TaskError("a task needs at least one sample, but no row was chosen: the data are empty")
         labels = None if self.labels is None else self.labels[chosen]
         return type(self)(self.inputs[chosen], self.targets[chosen], labels, self.class_names)
 
     def with_targets(self, targets: npt.ArrayLike) -> Self:
         """Return the same task with other targets (S, O) in volts."""
-        return replace(self, targets=np.asarray(targets, dtype=np.float64))
+        return type(self)(self.inputs, targets, self.labels, self.class_names)
 
     def split(self, test_fraction: float, seed: int = 0, *, stratify: bool = True) -> tuple[Self, Self]:
         """Return (train, test), drawn at random by ``seed``; every class keeps its share where there are labels."""

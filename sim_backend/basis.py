@@ -22,8 +22,8 @@ Accuracy = Literal["standard", "certified"]
 KIRCHHOFF_BOUND = 1e-14
 """Certified: |Σ I| ≤ this times Σ |I| at every floating node, in every basis function."""
 
-ROUNDING = 8 * np.finfo(np.float64).eps
-"""A branch that leads nowhere carries no current: there the bound is this part of the correction that set its ends."""
+DEAD = 1e-12 * np.finfo(np.float64).eps
+"""A branch that leads nowhere carries no current: this part of node conductance times potential counts as none."""
 
 MAX_REFINEMENTS = 6
 
@@ -251,7 +251,7 @@ class BasisSolver:
         correction = np.zeros_like(potentials)
         refined = voltages
         degree = self._magnitude @ conductances
-        largest = np.abs(potentials).max(axis=1, keepdims=True)
+        floor = DEAD * np.abs(potentials).max(axis=1, keepdims=True) * degree
         for _ in range(MAX_REFINEMENTS):
             residual = injected - self._outflow(self._incidence, refined * conductances)
             if moving is not None:
@@ -261,13 +261,12 @@ class BasisSolver:
             if clamp is not None:
                 change -= clamp.coefficients(change[:, nodes]) @ clamp.potentials
                 change[:, nodes] = 0.0
-            # The correction stays apart: adding it to the potentials first would round it away.
+            # Edge voltages are corrected apart from the potentials, which would round the correction away.
             correction += change
-            refined = voltages + self._edge_voltages(correction)
+            refined = refined + self._edge_voltages(change)
             current = refined * conductances
             imbalance = np.abs(self._outflow(self._incidence, current) - injected)
             traffic = self._outflow(self._magnitude, np.abs(current)) + injected
-            floor = ROUNDING * np.maximum(np.abs(correction).max(axis=1, keepdims=True), ROUNDING * largest) * degree
             fine = imbalance <= KIRCHHOFF_BOUND * traffic + floor
             if fine.all() if moving is None else fine[:, moving].all():
                 return potentials + correction, refined

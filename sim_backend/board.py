@@ -45,6 +45,8 @@ class SimulatedBoard(SafeExit):
         self._imperfections = imperfections or Imperfections()
         if device_range is None:
             device_range = DeviceRange.unbounded() if pots is None else DeviceRange.of_pots(pots)
+        elif pots is not None and not device_range.is_discrete:
+            device_range = DeviceRange(device_range.g_min, device_range.g_max, DeviceRange.of_pots(pots).table)
         self._device_range = device_range.for_edges(network.n_edges)
         streams = np.random.SeedSequence(seed).spawn(4)
         self._truth = self._true_tables(pots, np.random.default_rng(streams[0]))
@@ -124,6 +126,8 @@ class SimulatedBoard(SafeExit):
         """Return both phases of every sample; with ideal meters and sources from one fused computation."""
         inputs = samples_by("inputs", inputs, len(self._network.inputs), InputError)
         targets = samples_by("targets", targets, len(self._network.outputs), InputError)
+        if not (np.isfinite(inputs).all() and np.isfinite(targets).all()):
+            raise InputError("a contrast needs finite volts at every input and output")
         ideal = Imperfections(pots=self._imperfections.pots)
         if self._imperfections != ideal:
             return contrast_from_responses(self, inputs, targets, nudge)
@@ -174,17 +178,26 @@ class SimulatedBoard(SafeExit):
                 raise InputError("pots: tolerances belong to a potentiometer's law: give pots")
             return None
         n_edges, n_codes = self._network.n_edges, table.shape[-1]
-        for edge, code in defects.stuck.items():
-            if not 0 <= code < n_codes:
-                raise InputError(f"pots: edge {edge} cannot be stuck at code {code}: codes are 0 to {n_codes - 1}")
         if pots is None:
-            return np.array(np.broadcast_to(table, (n_edges, n_codes)))
-        each = [pots] * n_edges if isinstance(pots, Potentiometer) else list(pots)
-        if len(each) != n_edges:
-            raise InputError(f"{len(each)} potentiometers were given for {n_edges} edges: give one, or one per edge")
-        truth = np.full((n_edges, n_codes), np.nan)
-        for row, true_row in zip(truth, true_tables(each, defects, generator), strict=True):
-            row[: len(true_row)] = true_row
+            truth = np.array(np.broadcast_to(self._device_range.full_table, (n_edges, n_codes)), dtype=np.float64)
+        else:
+            each = [pots] * n_edges if isinstance(pots, Potentiometer) else list(pots)
+            if len(each) != n_edges:
+                raise InputError(
+                    f"{len(each)} potentiometers were given for {n_edges} edges: give one, or one per edge"
+                )
+            most = max(pot.positions for pot in each)
+            if most != n_codes:
+                raise InputError(
+                    f"the pots have up to {most} codes, but the device range has {n_codes}: they must agree"
+                )
+            truth = np.full((n_edges, n_codes), np.nan)
+            for row, true_row in zip(truth, true_tables(each, defects, generator), strict=True):
+                row[: len(true_row)] = true_row
+        for edge, code in defects.stuck.items():
+            if not 0 <= code < n_codes or np.isnan(truth[edge, code]):
+                last = int(np.flatnonzero(~np.isnan(truth[edge]))[-1])
+                raise InputError(f"pots: edge {edge} cannot be stuck at code {code}: its codes are 0 to {last}")
         return truth
 
     def _is_nominal(self) -> bool:
@@ -236,10 +249,12 @@ def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge:
     clamp = basis.clamp(np.arange(outputs.shape[1]))
     displacement = nudge * (targets - outputs)
     moved = clamp.coefficients(displacement)
-    quadratic = (2.0 * (moved.T @ relative)) @ basis.input_voltages + (moved.T @ moved) @ clamp.voltages
+    # Per volt, not per ampere: outputs joined tightly behind weak links lose digits in amperes.
+    per_volt = clamp.coefficients(np.eye(len(clamp.voltages))) @ clamp.voltages
+    quadratic = (2.0 * (displacement.T @ relative)) @ basis.input_voltages + (displacement.T @ displacement) @ per_volt
     into_inputs = relative @ basis.input_currents(basis.input_voltages)
     return Contrast(
-        gradient=(quadratic * clamp.voltages).sum(axis=0),
+        gradient=(quadratic * per_volt).sum(axis=0),
         outputs=outputs,
         power_free=(into_inputs * inputs).sum(axis=1),
         contrast=(clamp.currents(displacement, moved) * displacement).sum(axis=1) / nudge**2,

@@ -43,7 +43,7 @@ class PotDefects:
                 raise InputError(f"pots: {name} must lie between 0 and 1 (0.2 is ±20 %), got {value}")
         if not (math.isfinite(self.inl) and self.inl >= 0):
             raise InputError(f"pots: inl must not be negative, got {self.inl} codes")
-        if 1 + self.temperature_coefficient * self.temperature_rise <= 0:
+        if not 1 + self.temperature_coefficient * self.temperature_rise > 0:
             raise InputError("pots: this temperature rise would make the end-to-end resistance negative")
 
 
@@ -108,8 +108,8 @@ def true_tables(pots: list[Potentiometer], defects: PotDefects, generator: np.ra
     for pot, (end, wiper, series, bow, skew) in zip(pots, draws, strict=True):
         travel = pot.travel()
         place = np.linspace(0.0, 1.0, pot.positions)
-        # sin(πx)(b + s·cos(πx)) has zero ends and a peak of at most |b| + |s|.
-        shape = np.sin(np.pi * place) * (bow + skew * np.cos(np.pi * place)) / 2
+        shape = np.sin(np.pi * place) * (1.0 + skew * np.cos(np.pi * place))
+        shape *= bow / np.abs(shape).max()
         bent = np.maximum(travel + defects.inl * shape / (pot.denominator or pot.positions), 0.0)
         track = pot.end_to_end * (1 + defects.tolerance * end) * warmth * bent
         fixed = pot.series * (1 + defects.series_spread * series) + pot.wiper * (1 + defects.wiper_spread * wiper)

@@ -24,6 +24,9 @@ DENSE_FILL = 0.3
 """Share of non-zeros in the Laplacian from which a sparse factor would be as full as a dense one."""
 
 
+RESIDUAL_BOUND = 1e-3
+"""Residual in amperes, with 1 A into every node, beyond which a factorisation has lost a pivot."""
+
 DENSE_LIMIT = 4000
 """Floating nodes above which a dense matrix is never made unasked: 128 MB."""
 
@@ -173,6 +176,7 @@ class QDLDLSolver:
                 self._solver.update(laplacian, upper=True)
         except (RuntimeError, ValueError) as cause:
             raise SolverError(_SINGULAR) from cause
+        self._check(laplacian)
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Solve for every column."""
@@ -180,6 +184,14 @@ class QDLDLSolver:
         for column in range(rhs.shape[1]):
             solution[:, column] = self._solver.solve(np.ascontiguousarray(rhs[:, column]))
         return solution
+
+    def _check(self, upper: Any) -> None:
+        """Raise SolverError where a pivot was lost: a numeric update of QDLDL does not say so itself."""
+        probe = np.ones(upper.shape[0])
+        solution = self._solver.solve(probe)
+        residual = upper @ solution + upper.T @ solution - upper.diagonal() * solution - probe
+        if not np.abs(residual).max() <= RESIDUAL_BOUND:
+            raise SolverError(_SINGULAR)
 
 
 _SINGULAR = (

@@ -17,7 +17,9 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
 
 
 def shown_commands(document: Path) -> list[list[str]]:
@@ -68,7 +70,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_every_experiment_key_is_documented() -> None:
-    guide = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("experiment-file.md", "imperfections.md"))
+    guide = "".join(
+        (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("experiment-file.md", "imperfections.md")
+    )
 
     def keys(schema: dict[str, object], definitions: dict[str, dict[str, object]]) -> set[str]:
         found: set[str] = set()
