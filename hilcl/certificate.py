@@ -17,7 +17,7 @@ from hilcl.network import Network
 from hilcl.task import Task
 
 if TYPE_CHECKING:
-    from hilcl.training import Step
+    from hilcl.training import Step, StepFigures
 
 Coverage = Literal["convex", "stationary", "none"]
 
@@ -49,7 +49,7 @@ class Certificate:
     lower_bound: float | None = None
 
     @classmethod
-    def of(cls, board: Board, task: Task, rule: Rule, step: "Step | None" = None) -> Self:
+    def of(cls, board: Board, task: Task, rule: Rule, step: "Step | StepFigures | None" = None) -> Self:
         """Return the certificate of training ``board`` on ``task`` with ``rule``, completed by a step where given."""
         return cls.from_parts(board.network, board.device_range, task, rule, exact=board.exact, step=step)
 
@@ -62,7 +62,7 @@ class Certificate:
         rule: Rule,
         *,
         exact: bool = True,
-        step: "Step | None" = None,
+        step: "Step | StepFigures | None" = None,
     ) -> Self:
         """Return the certificate from the parts that decide it; ``exact`` says that readings carry no error."""
         lipschitz = lipschitz_constant(network, device_range, task, rule.batch_size)
@@ -74,7 +74,7 @@ class Certificate:
         certificate = cls(coverage, why, convex, lipschitz, critical, gamma)
         return certificate if step is None else certificate.after(step)
 
-    def after(self, step: "Step") -> Self:
+    def after(self, step: "Step | StepFigures") -> Self:
         """Return the certificate completed with what a step measured."""
         bound = step.lower_bound if self.convex_landscape else None
         return replace(self, contrast=step.contrast, residual=step.residual, lower_bound=bound)

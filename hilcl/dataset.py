@@ -1,7 +1,6 @@
 """Data files: tables of named columns from CSV and NPZ, and the scaling of features to board volts."""
 
 import csv
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +49,14 @@ def read_csv(path: Path) -> Table:
     Raises TaskError when the file is missing, empty, not text, or a line has the wrong number of cells.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines(): a form feed or a U+2028 inside a cell ends no line.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as cause:
         raise TaskError(f"the data file {path} cannot be read: {cause.strerror}") from cause
     except UnicodeDecodeError as cause:
         raise TaskError(f"the data file {path} is not text: save it as CSV in UTF-8") from cause
+    except ValueError as cause:  # a NUL in the name
+        raise TaskError(f"the data file {path} cannot be read: no file can have this name") from cause
     kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not kept:
         raise TaskError(f"the data file {path} is empty")
@@ -63,8 +65,9 @@ def read_csv(path: Path) -> Table:
     except csv.Error as cause:
         raise TaskError(f"the data file {path} is not CSV: {cause}") from cause
     header, body = cells[0], cells[1:]
-    if len(set(header)) != len(header):
-        raise TaskError(f"the data file {path} has two columns of one name in its header line")
+    twice = [name for position, name in enumerate(header) if name in header[:position]]
+    if twice:
+        raise TaskError(f"the data file {path} has two columns named {twice[0]!r} in its header line: rename one")
     if not body:
         raise TaskError(f"the data file {path} has a header but no rows: the data are empty")
     numbers = [number for number, _ in kept[1:]]
@@ -82,7 +85,9 @@ def read_npz(path: Path, names: Sequence[str]) -> list[FloatArray]:
     Raises TaskError when the file cannot be read or an array is missing or holds no numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves a damaged file open.
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise TaskError(f"the data file {path} holds one array without a name: save it with numpy.savez")
             missing = [name for name in names if name not in archive]
@@ -90,16 +95,16 @@ def read_npz(path: Path, names: Sequence[str]) -> list[FloatArray]:
                 known = ", ".join(archive.files)
                 raise TaskError(f"{path} has no array {missing[0]!r}: it has {known}")
             arrays = [np.asarray(archive[name]) for name in names]
+    except TaskError:
+        raise
     except OSError as cause:
         raise TaskError(f"the data file {path} cannot be read: {cause.strerror or cause}") from cause
-    except (ValueError, zipfile.BadZipFile, EOFError) as cause:
-        if isinstance(cause, TaskError):
-            raise
+    except Exception as cause:  # a damaged archive fails in many ways: zlib, zipfile, tokenize, MemoryError …
         raise TaskError(f"the data file {path} is not an NPZ file of plain arrays") from cause
     for name, array in zip(names, arrays, strict=True):
         if array.dtype.kind not in "iufb" or array.ndim not in (1, 2):
             raise TaskError(f"{path}: the array {name!r} must be a table of numbers, one row per sample")
-    return [np.asarray(array, dtype=np.float64).reshape(len(array), -1) for array in arrays]
+    return [np.asarray(array[:, None] if array.ndim == 1 else array, dtype=np.float64) for array in arrays]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,10 @@ class HilclError(Exception):
 
     exit_code = 1
 
+    def __init__(self, sentence: str = "") -> None:
+        # Names taken from files may hold line breaks and control characters; a message is one line.
+        super().__init__("".join(letter if letter.isprintable() else " " for letter in sentence))
+
 
 class InputError(HilclError, ValueError):
     """Something the user gave is wrong: nothing was done and nothing was written."""

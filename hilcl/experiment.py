@@ -39,11 +39,26 @@ def _siemens(value: object) -> float:
     try:
         return to_si(value, "siemens")
     except ValueError:
-        ohms: float = to_si(value, "ohm") if isinstance(value, str) and re.search(r"(Ω|Ω|ohm)", value) else 0.0
+        ohms: float = (
+            to_si(value, "ohm")
+            if isinstance(value, str) and re.search("[\N{GREEK CAPITAL LETTER OMEGA}\N{OHM SIGN}]|ohm", value)
+            else 0.0
+        )
         if ohms <= 0:
             raise
         return 1.0 / ohms
 
+
+# pydantic would take true for 1 and "5" for 5.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
+
+LARGEST = 10_000_000
+"""Nodes or edges of a board: more is a slip of the pen, and would take the computer's memory with it."""
+
+Node = Annotated[int, Field(strict=True, ge=0, lt=LARGEST)]
+Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
 
 StepSize = Annotated[float | Literal["auto"], BeforeValidator(step_size)]
 
@@ -58,28 +73,40 @@ class CrossbarSection(Section):
     """``kind = "crossbar"``: every input joined to every output."""
 
     kind: Literal["crossbar"]
-    inputs: int
-    outputs: int
+    inputs: Count
+    outputs: Count
+
+    @model_validator(mode="after")
+    def _not_too_large(self) -> Self:
+        if self.inputs * self.outputs > LARGEST:
+            raise ValueError(f"has {self.inputs * self.outputs} edges, more than the {LARGEST} that can be handled")
+        return self
 
 
 class GridSection(Section):
     """``kind = "grid"`` or ``"torus"``: rows x cols nodes, node (r, c) numbered r·cols + c."""
 
     kind: Literal["grid", "torus"]
-    rows: int
-    cols: int
-    inputs: list[int]
-    outputs: list[int]
+    rows: Count
+    cols: Count
+    inputs: list[Node]
+    outputs: list[Node]
+
+    @model_validator(mode="after")
+    def _not_too_large(self) -> Self:
+        if self.rows * self.cols > LARGEST:
+            raise ValueError(f"has {self.rows * self.cols} nodes, more than the {LARGEST} that can be handled")
+        return self
 
 
 class EdgesSection(Section):
     """``kind = "edges"``: a list of node pairs, or a CSV file with the columns ``first`` and ``second``."""
 
     kind: Literal["edges"]
-    edges: list[tuple[int, int]] | None = None
+    edges: list[tuple[Node, Node]] | None = None
     file: str | None = None
-    inputs: list[int]
-    outputs: list[int]
+    inputs: list[Node]
+    outputs: list[Node]
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -94,13 +121,13 @@ NetworkSection = Annotated[CrossbarSection | GridSection | EdgesSection, Field(d
 class PotsSection(Section):
     """One potentiometer type on every edge: R(k) = series + wiper + end_to_end·k/denominator."""
 
-    positions: int = Field(ge=2, le=65536)
+    positions: Whole = Field(ge=2, le=65536)
     end_to_end: Ohms
     wiper: Ohms = 0.0
     series: Ohms = 0.0
-    denominator: int | None = None
-    inverted: bool = False
-    lowest_code: int = Field(default=0, ge=0)
+    denominator: Whole | None = None
+    inverted: Switch = False
+    lowest_code: Whole = Field(default=0, ge=0)
 
 
 class BoardSection(Section):
@@ -111,7 +138,7 @@ class BoardSection(Section):
     g_min: Siemens | None = None
     g_max: Siemens | None = None
     initial: Annotated[Literal["middle", "random"] | float | list[float], BeforeValidator(_initial)] = "middle"
-    initial_code: int | None = Field(default=None, ge=0)
+    initial_code: Whole | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _has_devices(self) -> Self:
@@ -147,20 +174,20 @@ class EncodingSection(Section):
 class TaskSection(Section):
     """The data: written here in volts, or taken from a CSV or NPZ file beside this one."""
 
-    inputs_volts: list[list[float]] | None = None
-    targets_volts: list[list[float]] | None = None
+    inputs_volts: list[list[Number]] | None = None
+    targets_volts: list[list[Number]] | None = None
     file: str | None = None
     inputs: list[str] | str | None = None
     targets: list[str] | str | None = None
     label: str | None = None
     input_volts: tuple[Volts, Volts] | None = None
-    input_range: tuple[float, float] | None = None
+    input_range: tuple[Number, Number] | None = None
     target_volts: tuple[Volts, Volts] | None = None
-    complement: bool = False
+    complement: Switch = False
     bias: list[Volts] = Field(default_factory=list)
     encoding: EncodingSection | None = None
     test_fraction: Share | None = None
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: Whole = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -169,8 +196,20 @@ class TaskSection(Section):
             raise ValueError("needs either inputs_volts and targets_volts, or file")
         if inline and (self.inputs_volts is None or self.targets_volts is None):
             raise ValueError("needs both inputs_volts and targets_volts")
-        if self.file is not None and self.inputs is None:
+        only_file = ("inputs", "targets", "label", "encoding", "input_volts", "target_volts", "complement", "bias")
+        superfluous = [key for key in only_file if inline and key in self.model_fields_set]
+        if superfluous:
+            raise ValueError(
+                f"{superfluous[0]} belongs to a data file: inputs_volts and targets_volts are taken as they are"
+            )
+        if self.file is not None and not self.inputs:
             raise ValueError("needs inputs: the columns of the file that drive the board")
+        if self.targets == []:
+            raise ValueError("targets is empty: name the columns to reproduce")
+        if self.label is not None and self.target_volts is not None:
+            raise ValueError(
+                "target_volts scales targets, but classes take their volts from [task.encoding]: leave it out"
+            )
         if self.file is not None and (self.targets is None) == (self.label is None):
             raise ValueError("needs either targets (columns to reproduce) or label (a column of class names)")
         if (self.label is None) != (self.encoding is None):
@@ -187,9 +226,9 @@ class TaskSection(Section):
 class StoppingSection(Section):
     """When to stop before the last epoch."""
 
-    loss: SquareVolts | None = None
-    residual: SquareVolts | None = None
-    seconds: Seconds | None = None
+    loss: SquareVolts | None = Field(default=None, ge=0)
+    residual: SquareVolts | None = Field(default=None, ge=0)
+    seconds: Seconds | None = Field(default=None, gt=0)
 
 
 class LearningSection(Section):
@@ -197,16 +236,22 @@ class LearningSection(Section):
 
     rule: Literal["contrastive"] = "contrastive"
     step_size: StepSize = "auto"
-    decay_updates: float | None = Field(default=None, gt=0)
-    decay_power: float = Field(default=1.0, gt=0, le=1)
-    nudge: float = 1.0
-    batch_size: int | None = None
+    decay_updates: Number | None = Field(default=None, gt=0)
+    decay_power: Number = Field(default=1.0, gt=0, le=1)
+    nudge: Number = 1.0
+    batch_size: Whole | None = None
     draw: Literal["shuffled", "independent"] = "shuffled"
     rounding: Literal["nearest", "stochastic"] = "nearest"
-    epochs: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    epochs: Whole = Field(ge=1)
+    seed: Whole = Field(default=0, ge=0)
     keep: Literal["best", "last"] = "best"
     stop: StoppingSection = Field(default_factory=StoppingSection)
+
+    @model_validator(mode="after")
+    def _whole_schedule(self) -> Self:
+        if self.decay_updates is None and "decay_power" in self.model_fields_set:
+            raise ValueError("decay_power needs decay_updates: without it the step size does not fall")
+        return self
 
 
 class LimitsSection(Section):
@@ -223,11 +268,11 @@ class SimulatedPots(Section):
     tolerance: Share = 0.0
     wiper_spread: Share = 0.0
     series_spread: Share = 0.0
-    inl_codes: float = Field(default=0.0, ge=0)
+    inl_codes: Number = Field(default=0.0, ge=0)
     temperature_coefficient: PerKelvin = 0.0
     temperature_rise: Kelvins = 0.0
-    stuck: dict[int, int] = Field(default_factory=dict)
-    opened: list[int] = Field(default_factory=list)
+    stuck: dict[int, Whole] = Field(default_factory=dict)
+    opened: list[Whole] = Field(default_factory=list)
 
 
 class SimulatedMeters(Section):
@@ -237,7 +282,7 @@ class SimulatedMeters(Section):
     offset: Volts = 0.0
     noise: Volts = 0.0
     resolution: Volts | None = None
-    bits: int | None = Field(default=None, ge=1, le=32)
+    bits: Whole | None = Field(default=None, ge=1, le=32)
     range: Volts | None = None
     input_resistance: Ohms | None = None
 
@@ -268,7 +313,7 @@ class SimulatedSources(Section):
 class SimulationSection(Section):
     """What the simulated truth is: imperfections by seed, solver and accuracy."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0)
     accuracy: Literal["standard", "certified"] = "standard"
     solver: Literal["auto", "dense", "superlu", "qdldl"] = "auto"
     pots: SimulatedPots = Field(default_factory=SimulatedPots)
@@ -313,7 +358,7 @@ class Experiment(Section):
         Raises ExperimentError with the file, the line, the key and what is wrong with it.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except OSError as cause:
             raise ExperimentError(f"the experiment file {path} cannot be read: {cause.strerror}") from cause
         except UnicodeDecodeError as cause:
@@ -327,6 +372,8 @@ class Experiment(Section):
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as cause:
             raise ExperimentError(f"{path} is not valid TOML: {cause}") from cause
+        except ValueError as cause:
+            raise ExperimentError(f"{path} holds a number of too many digits") from cause
         except RecursionError as cause:
             raise ExperimentError(f"{path} is nested too deeply to be an experiment file") from cause
         try:
@@ -346,7 +393,7 @@ def _sentence(error: ValidationError, text: str, path: Path) -> str:
     problems = error.errors()
     # A misspelt key often shows up twice, as unknown and as missing: the unknown one is what the reader can see.
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    keys = _keys(first["loc"])
+    keys = _keys(first["loc"], unknown=first["type"] == "extra_forbidden")
     line = _line_of(keys, text)
     place = f"{path}, line {line}" if line else f"{path}"
     sentence = f"{place}: {_about(first, keys)}"
@@ -356,14 +403,14 @@ def _sentence(error: ValidationError, text: str, path: Path) -> str:
 
 
 def _about(problem: Any, keys: tuple[str, ...]) -> str:
-    name = ".".join(keys)
+    name = ".".join(key if re.fullmatch(r"[\w-]+", key) else repr(key) for key in keys)
     kind = problem["type"]
     if kind == "extra_forbidden":
-        known = _known_keys(keys[:-1])
+        known = _known_keys(keys[:-1], problem["loc"])
         near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
         return f"{name} is not a key hilcl knows: {hint}"
-    if kind == "missing":
+    if kind == "missing" and isinstance(problem["loc"][-1], str):
         return f"{name} is missing: add it"
     if kind == "union_tag_invalid":
         return f"{name}: kind is {problem['ctx']['tag']!r}, but it must be one of {problem['ctx']['expected_tags']}"
@@ -372,10 +419,15 @@ def _about(problem: Any, keys: tuple[str, ...]) -> str:
     message = problem["msg"]
     if kind == "value_error":
         return f"{name} {message.removeprefix('Value error, ')}" if name else message.removeprefix("Value error, ")
-    return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+    got = repr(problem["input"])
+    return f"{name}: {message[0].lower()}{message[1:]}, got {got if len(got) <= 60 else got[:60] + ' …'}"
 
 
-def _keys(location: tuple[int | str, ...]) -> tuple[str, ...]:
+_UNIONS = (["initial"], ["step_size"], ["inputs"], ["targets"])
+"""Keys with several kinds of value: pydantic adds the name of the kind to an error's location."""
+
+
+def _keys(location: tuple[int | str, ...], *, unknown: bool) -> tuple[str, ...]:
     """Return the keys of the file in an error's location, without the names of union members."""
     members = {"crossbar", "grid", "torus", "edges"}
     keys: list[str] = []
@@ -383,15 +435,18 @@ def _keys(location: tuple[int | str, ...]) -> tuple[str, ...]:
         if isinstance(part, int):
             continue
         inside_network = keys[-1:] == ["network"] and part in members and position == 2
-        if not inside_network and re.fullmatch(r"[\w-]+", part) and part not in {"float", "literal", "str"}:
+        as_written = unknown and position == len(location) - 1
+        if as_written or not (inside_network or keys[-1:] in _UNIONS):
             keys.append(part)
     return tuple(keys)
 
 
-def _known_keys(section: tuple[str, ...]) -> list[str]:
+def _known_keys(section: tuple[str, ...], location: tuple[int | str, ...]) -> list[str]:
     models: list[Any] = [Experiment]
     for key in section:
         models = [member for model in models if key in model.model_fields for member in _members(model, key)]
+    if len(models) > 1:
+        models = [model for model in models if location[2] in get_args(model.model_fields["kind"].annotation)]
     return sorted({name for model in models for name in model.model_fields})
 
 
@@ -401,19 +456,45 @@ def _members(model: Any, key: str) -> list[Any]:
     return [member for member in candidates if isinstance(member, type) and issubclass(member, BaseModel)]
 
 
+_PLAIN = r"""[\w-]+|"(?:\\.|[^"\\])*"|'[^']*'"""
+_DOTTED = rf"(?:{_PLAIN})(?:\s*\.\s*(?:{_PLAIN}))*"
+_HEADER = re.compile(rf"\s*\[+\s*({_DOTTED})\s*\]+\s*(?:#.*)?")
+_KEY = re.compile(rf"\s*({_DOTTED})\s*=")
+_TEXT = re.compile(
+    r"""\"\"\"(?:\\.|[^\\])*?(?:\"{3,5}|$)|'''.*?(?:'{3,5}|$)|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*""", re.DOTALL
+)
+
+
 def _line_of(keys: tuple[str, ...], text: str) -> int | None:
     """Return the line of a key, or of the nearest section around it that the text shows."""
     found: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([\w.\- ]+?)\s*\]+", line):
-            section = tuple(part.strip() for part in header[1].split("."))
-            found.setdefault(section, number)
-        elif key := re.match(r"\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=", line):
-            path = section + tuple(part.strip() for part in key[1].split("."))
-            for depth in range(len(section) + 1, len(path) + 1):
-                found.setdefault(path[:depth], number)
-    for depth in range(len(keys), 0, -1):
-        if keys[:depth] in found:
-            return found[keys[:depth]]
+    # Strings of several lines are emptied, so that what looks like a key or a section inside them is none.
+    plain = _TEXT.sub(lambda match: match[0] if "\n" not in match[0] else '""' + "\n" * match[0].count("\n"), text)
+    depth = 0
+    for number, line in enumerate(plain.split("\n"), 1):
+        if depth == 0:
+            if header := _HEADER.fullmatch(line.rstrip("\r")):
+                section = _parts(header[1])
+                found.setdefault(section, number)
+                continue
+            if key := _KEY.match(line):
+                path = section + _parts(key[1])
+                for length in range(len(section) + 1, len(path) + 1):
+                    found.setdefault(path[:length], number)
+        bare = _TEXT.sub("", line)
+        depth += bare.count("[") - bare.count("]")
+    for length in range(len(keys), 0, -1):
+        if keys[:length] in found:
+            return found[keys[:length]]
     return None
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    """Return the keys of a dotted key, quoted ones with their escapes undone."""
+    parts: list[str] = []
+    inner: Any = tomllib.loads(f"{dotted} = 0")
+    while isinstance(inner, dict):
+        [(key, inner)] = inner.items()
+        parts.append(key)
+    return tuple(parts)

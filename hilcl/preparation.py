@@ -63,7 +63,10 @@ def prepare(experiment: Experiment) -> Preparation:
         if rule.batch_size is not None and rule.batch_size > len(data.train):
             raise ExperimentError(f"learning.batch_size is {rule.batch_size}, with only {len(data.train)} samples")
         check_limits(experiment, device_range, tasks, network)
+        _check_decoding(experiment, data)
         initial = _initial(experiment, device_range, pots, network)
+    except MemoryError as error:
+        raise ExperimentError(f"{experiment.source}: the board is too large for this computer's memory") from error
     except InputError as error:
         if str(experiment.source) in str(error):
             raise
@@ -94,6 +97,19 @@ def check_limits(experiment: Experiment, device_range: DeviceRange, tasks: list[
                 f"edge {edge} between {ends} could see {largest:.3g} {unit} at {span:g} V, above limits.{quantity} = "
                 f"{limit:g} {unit}: raise board.pots.lowest_code or the series resistor, or lower the volts"
             )
+
+
+def _check_decoding(experiment: Experiment, data: LoadedTask) -> None:
+    """Refuse, before hours of training, a class whose mean output could not be measured at the end."""
+    section, labels = experiment.task.encoding, data.train.labels
+    if section is None or labels is None or section.decode != "centroid":
+        return
+    unseen = np.setdiff1d(np.arange(len(data.train.class_names)), labels)
+    if unseen.size:
+        raise ExperimentError(
+            f'class {data.train.class_names[unseen[0]]!r} has no training sample, which decode = "centroid" needs: '
+            "leave the class out, or hold out fewer samples"
+        )
 
 
 def _network(experiment: Experiment) -> Network:
@@ -138,18 +154,29 @@ def _initial(
     code = board.initial_code
     if code is None and board.initial == "middle" and pots is not None:
         code = pots.positions // 2
-    if code is not None and pots is not None:
-        return np.full(n_edges, pots.conductances()[code])
     low, high = device_range.g_min, device_range.g_max
+    if code is not None and pots is not None:
+        start = np.full(n_edges, pots.conductances()[code])
+        if board.initial_code is None:
+            return device_range.clip(start)
+        if (device_range.clip(start) != start).any():
+            raise DeviceRangeError(f"board.initial_code is {code}, which the limits or lowest_code exclude")
+        return start
     if board.initial == "middle":
         return np.sqrt(low * high)
     if board.initial == "random":
         generator = np.random.default_rng([experiment.learning.seed, START_STREAM])
-        start: FloatArray = np.exp(generator.uniform(np.log(low), np.log(high)))
-        return start
+        drawn: FloatArray = np.exp(generator.uniform(np.log(low), np.log(high)))
+        return drawn
     start = per_edge("board.initial", board.initial, n_edges, DeviceRangeError)
     if not (np.isfinite(start) & (start > 0)).all():
         raise DeviceRangeError("board.initial must be positive on every edge")
+    outside = np.flatnonzero(device_range.clip(start) != start)
+    if outside.size:
+        edge = int(outside[0])
+        raise DeviceRangeError(
+            f"board.initial is {start[edge]:g} S on edge {edge}, outside {low[edge]:g} to {high[edge]:g} S"
+        )
     return start
 
 

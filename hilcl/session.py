@@ -14,14 +14,14 @@ from threadpoolctl import threadpool_limits
 from hilcl.arrays import FloatArray
 from hilcl.board import Board
 from hilcl.certificate import Certificate
-from hilcl.errors import ExperimentError, HilclError, StoreError
+from hilcl.errors import ExperimentError, HilclError, InputError, StoreError
 from hilcl.evaluation import decoding_centres, evaluate, judge, measure_outputs
 from hilcl.experiment import SimulationSection
 from hilcl.preparation import Preparation
 from hilcl.sim_backend import Imperfections, MeterDefects, PotDefects, SimulatedBoard, SourceDefects
-from hilcl.store import Store
+from hilcl.store import History, StepWriter, Store
 from hilcl.summary import run_summary
-from hilcl.training import BestState, Checkpoint, Step, train
+from hilcl.training import BestState, Checkpoint, Step, StepFigures, train
 
 Backend = Literal["sim"]
 
@@ -31,17 +31,20 @@ FREE_TO_CHANGE = (("learning", "epochs"), ("learning", "stop"), ("learning", "ke
 
 def open_board(preparation: Preparation, backend: Backend = "sim") -> Board:
     """Return the board an experiment describes on a back end; close it (or use ``with``) when done."""
-    section = preparation.experiment.simulation
-    return SimulatedBoard(
-        preparation.network,
-        preparation.initial,
-        preparation.device_range,
-        imperfections_of(section),
-        section.seed,
-        pots=preparation.pots,
-        solver=section.solver,
-        accuracy=section.accuracy,
-    )
+    section, source = preparation.experiment.simulation, preparation.experiment.source
+    try:
+        return SimulatedBoard(
+            preparation.network,
+            preparation.initial,
+            preparation.device_range,
+            imperfections_of(section),
+            section.seed,
+            pots=preparation.pots,
+            solver=section.solver,
+            accuracy=section.accuracy,
+        )
+    except InputError as error:
+        raise type(error)(f"{source}, [simulation]: {error}") from error
 
 
 def imperfections_of(section: SimulationSection) -> Imperfections:
@@ -88,13 +91,20 @@ class Run:
         board: Board,
         checkpoint: Checkpoint | None = None,
         best: BestState | None = None,
+        history: History | None = None,
     ) -> None:
         self.preparation, self.store, self.name, self.board = preparation, store, name, board
         self.stop_reason = ""
         self._checkpoint = checkpoint
         self._best = best or BestState()
-        self._last: Step | None = None
+        self._last: Step | StepFigures | None = None
         self._finished = False
+        self.changed_versions: dict[str, tuple[str, str]] = {}
+        self._writer: StepWriter | None = None
+        if history is not None and len(history):
+            last = {key: float(values[-1]) for key, values in history.scalars.items()}
+            self._last = StepFigures(last["loss"], last["contrast"], last["residual"], last["lower_bound"])
+            self.stop_reason = preparation.stopping.reason(self._last, 0.0) or ""
 
     @classmethod
     def start(cls, preparation: Preparation, store: Store, name: str | None, backend: Backend = "sim") -> "Run":
@@ -136,16 +146,31 @@ class Run:
             )
         checkpoint = store.checkpoint(name)
         done = 0 if checkpoint is None else checkpoint.epoch
+        history = store.history(name)
         if info.status == "finished" and done >= experiment.learning.epochs:
             raise StoreError(f"the run {name!r} is complete, {done} epochs: raise learning.epochs to train it further")
         best = BestState()
-        history = store.history(name)
         before = np.vstack([info.arrays["initial"][None, :], history.conductances])
         for epoch, loss in enumerate(history.scalars["loss"].tolist()):
             best.note(epoch, loss, before[epoch])
         board = open_board(preparation, backend)
+        now = versions(board)
+        there, here = info.versions.get("solver"), now.get("solver")
+        if here != there:
+            raise ExperimentError(
+                f"{experiment.source}: the run {name!r} was computed by the solver {there}, here it would be {here}: "
+                "set simulation.solver, or install what is missing"
+            )
+        run = cls(preparation, store, name, board, checkpoint, best, history)
+        run.changed_versions = {
+            part: (then, now[part]) for part, then in info.versions.items() if now.get(part, then) != then
+        }
+        if info.status == "finished" and run.stop_reason:
+            raise StoreError(
+                f"the run {name!r} is complete, {run.stop_reason}: change learning.stop to train it further"
+            )
         store.set_status(name, "running")
-        return cls(preparation, store, name, board, checkpoint, best)
+        return run
 
     def __enter__(self) -> "Run":
         # One thread: the trajectory must not depend on how many cores a machine has.
@@ -157,6 +182,9 @@ class Run:
             self.board.close()
         finally:
             self._threads.restore_original_limits()
+            # Here too: an interrupt may have hit the last commit, and an abandoned generator ends when it pleases.
+            if self._writer is not None and not isinstance(error, StoreError):
+                self._writer.flush()
             if error is not None and not self._finished and not isinstance(error, StoreError):
                 status = "failed" if isinstance(error, HilclError) else "stopped"
                 self.store.set_status(self.name, status, str(error) or type(error).__name__)
@@ -174,14 +202,15 @@ class Run:
     def steps(self) -> Iterator[Step]:
         """Train, and yield every step once it has been handed to the store."""
         learning, stopping = self.preparation.experiment.learning, self.preparation.stopping
-        writer = self.store.writer(self.name)
+        writer = self._writer = self.store.writer(self.name)
         started = time.perf_counter()
+        epochs = self.first_epoch if self.stop_reason else learning.epochs
         try:
             for step in train(
                 self.board,
                 self.preparation.data.train,
                 self.preparation.rule,
-                learning.epochs,
+                epochs,
                 seed=learning.seed,
                 rounding=learning.rounding,
                 resume=self._checkpoint,

@@ -1,10 +1,15 @@
 """Runs on disk: one SQLite file, one row per step, readable after any crash."""
 
 import contextlib
+import hashlib
 import io
 import json
+import os
 import sqlite3
+import struct
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,7 +44,8 @@ CREATE TABLE runs (
     versions TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
     arrays BLOB NOT NULL,
-    summary TEXT
+    summary TEXT,
+    digest BLOB NOT NULL
 );
 CREATE TABLE steps (
     run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
@@ -61,9 +67,26 @@ CREATE TABLE steps (
     codes BLOB,
     pinned BLOB NOT NULL,
     generators TEXT,
+    digest BLOB NOT NULL,
     PRIMARY KEY (run, epoch)
 );
 """
+
+_RUN_COLUMNS = (
+    "name",
+    "created",
+    "finished",
+    "status",
+    "reason",
+    "backend",
+    "experiment",
+    "settings",
+    "versions",
+    "fingerprint",
+    "arrays",
+    "summary",
+)
+"""Columns a run's digest covers, in this order."""
 
 _SCALARS = (
     "epoch",
@@ -78,6 +101,9 @@ _SCALARS = (
     "update_s",
     "program_s",
 )
+
+_STEP_COLUMNS = (*_SCALARS, "updates", "outputs", "conductances", "state", "codes", "pinned", "generators")
+"""Columns a step's digest covers, in this order."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +159,16 @@ class Store:
 
     def __init__(self, path: Path, *, writable: bool = True, create: bool = True) -> None:
         self.path = path
+        if "\0" in str(path):
+            raise StoreError(
+                f"the store {str(path)!r} cannot be used: no file can be called so, choose another --store"
+            )
         if not (writable and create) and not path.is_file():
             raise StoreError(f"there is no store {path}: name one with --store, or make a run first")
         with self._explained():
-            mode = "rwc" if writable else "ro"
+            # A reader opens for writing too where it may: only then does SQLite clear away its helper files at the end.
+            readable_only = not writable and not os.access(path, os.W_OK)
+            mode = "rwc" if writable else "ro" if readable_only else "rw"
             location = f"{path.absolute().as_uri()}?mode={mode}"
             self._db = sqlite3.connect(location, uri=True, timeout=10.0, isolation_level=None)
         try:
@@ -149,34 +181,51 @@ class Store:
     def _open(self, *, writable: bool) -> None:
         db = self._db
         db.execute("PRAGMA foreign_keys = ON")
+        if not writable:
+            db.execute("PRAGMA query_only = ON")
+        # Tables first: another process may be making this store, and commits its tables and its kind together.
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         kind, version = (
             db.execute("PRAGMA application_id").fetchone()[0],
             db.execute("PRAGMA user_version").fetchone()[0],
         )
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables == 0 and kind == 0 and writable:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("BEGIN IMMEDIATE")
+            # In this order: changing the journal waits for nobody, and fails where two processes make one store.
+            db.execute("BEGIN EXCLUSIVE")
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {FORMAT}")
             db.execute("COMMIT")
-            version = FORMAT
-        elif kind != APPLICATION_ID:
+            kind, version = APPLICATION_ID, FORMAT
+        if kind != APPLICATION_ID:
             raise StoreError(f"{self.path} is not a hilcl store: choose another file with --store")
         if version > FORMAT:
             raise StoreError(f"{self.path} was written by a newer hilcl (format {version}): update hilcl to read it")
         if self.path.stat().st_size <= CHECK_UP_TO:
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
+                raise sqlite3.DatabaseError(" ".join(verdict.split()))
         if writable:
             # NORMAL loses at most the last commits at a power cut, never the file (SQLite documentation, "WAL").
+            self._use_wal()
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("BEGIN IMMEDIATE")
             db.execute("ROLLBACK")
+
+    def _use_wal(self) -> None:
+        """Switch to a write-ahead log; the switch does not wait for locks by itself."""
+        deadline = time.monotonic() + 10.0
+        while self._db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                # Wait, with SQLite's patience, until whoever holds the file lets go.
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("ROLLBACK")
 
     def __enter__(self) -> Self:
         return self
@@ -195,6 +244,11 @@ class Store:
             yield
         except sqlite3.OperationalError as cause:
             text = str(cause)
+            if "decode" in text:
+                raise StoreError(
+                    f"the store {self.path} is damaged (it holds text that is none): "
+                    "move it away, or name another with --store"
+                ) from cause
             remedy = {
                 "unable to open": "check that its folder exists and that you may write there",
                 "readonly": "it is read-only: choose another file with --store",
@@ -240,40 +294,47 @@ class Store:
         arrays: Mapping[str, Any],
     ) -> None:
         """Enter a new run; StoreError where the name is taken."""
+        values = {
+            "name": name,
+            "created": _now(),
+            "finished": None,
+            "status": "running",
+            "reason": "",
+            "backend": backend,
+            "experiment": experiment,
+            "settings": json.dumps(settings),
+            "versions": json.dumps(versions),
+            "fingerprint": fingerprint,
+            "arrays": _packed(arrays),
+            "summary": None,
+        }
         with self._explained():
-            if name in self.names():
-                raise StoreError(f"the store {self.path} already has a run {name!r}: choose another name, or resume it")
-            self._db.execute(
-                "INSERT INTO runs (name, created, status, backend, experiment, settings, versions, fingerprint, "
-                "arrays) VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?)",
-                (
-                    name,
-                    _now(),
-                    backend,
-                    experiment,
-                    json.dumps(settings),
-                    json.dumps(versions),
-                    fingerprint,
-                    _packed(arrays),
-                ),
-            )
+            try:
+                self._db.execute(
+                    f"INSERT INTO runs ({', '.join(_RUN_COLUMNS)}, digest) VALUES ({', '.join('?' * 13)})",  # noqa: S608
+                    (*values.values(), _digest(tuple(values.values()))),
+                )
+            except sqlite3.IntegrityError as cause:
+                raise StoreError(
+                    f"the store {self.path} already has a run {name!r}: choose another name, or resume it"
+                ) from cause
 
     def run(self, name: str) -> RunInfo:
         """Return a run's entry; StoreError lists the runs there are where the name is unknown."""
         with self._explained():
             row = self._db.execute(
-                "SELECT id, name, created, finished, status, reason, backend, experiment, settings, versions, "
-                "fingerprint, summary, arrays FROM runs WHERE name = ?",
+                f"SELECT id, {', '.join(_RUN_COLUMNS)}, digest FROM runs WHERE name = ?",  # noqa: S608
                 (name,),
             ).fetchone()
             if row is None:
-                known = ", ".join(self.names()[-8:]) or "none"
-                raise StoreError(f"the store {self.path} has no run {name!r}: it has {known}")
+                raise self._unknown(name)
             count, best = self._db.execute("SELECT count(*), min(loss) FROM steps WHERE run = ?", (row[0],)).fetchone()
             last = self._db.execute(
                 "SELECT loss FROM steps WHERE run = ? ORDER BY epoch DESC LIMIT 1", (row[0],)
             ).fetchone()
         try:
+            if _digest(row[1:-1]) != row[-1]:
+                raise ValueError("the digest is another")
             return RunInfo(
                 name=row[1],
                 created=row[2],
@@ -288,32 +349,50 @@ class Store:
                 steps=count,
                 last_loss=None if last is None else last[0],
                 best_loss=best,
-                summary=None if row[11] is None else json.loads(row[11]),
-                arrays=_unpacked(row[12]),
+                summary=None if row[12] is None else json.loads(row[12]),
+                arrays=_unpacked(row[11]),
             )
-        except (ValueError, KeyError, OSError, EOFError) as cause:
+        except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
             raise StoreError(f"the run {name!r} in {self.path} is damaged and cannot be read") from cause
+
+    def _unknown(self, name: str) -> StoreError:
+        known = ", ".join(self.names()[-8:]) or "none"
+        return StoreError(f"the store {self.path} has no run {name!r}: it has {known}")
 
     def set_status(self, name: str, status: str, reason: str = "", summary: Mapping[str, Any] | None = None) -> None:
         """Note how a run stands; a finished one also gets its time and summary."""
         finished = None if status == "running" else _now()
+        text = None if summary is None else json.dumps(summary)
         with self._explained():
+            row = self._db.execute(
+                f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs WHERE name = ?",  # noqa: S608
+                (name,),
+            ).fetchone()
+            if row is None:
+                raise self._unknown(name)
+            values = dict(zip(_RUN_COLUMNS, row, strict=True))
+            values |= {"status": status, "reason": reason, "finished": finished, "summary": text}
             self._db.execute(
-                "UPDATE runs SET status = ?, reason = ?, finished = ?, summary = ? WHERE name = ?",
-                (status, reason, finished, None if summary is None else json.dumps(summary), name),
+                "UPDATE runs SET status = ?, reason = ?, finished = ?, summary = ?, digest = ? WHERE name = ?",
+                (status, reason, finished, text, _digest(tuple(values.values())), name),
             )
 
     def history(self, name: str) -> History:
         """Return all steps of a run as arrays; StoreError where a row is damaged or an epoch is missing."""
         info = self.run(name)
-        n_samples, n_outputs = info.arrays["targets"].shape
+        try:
+            (n_samples, n_outputs), n_edges = info.arrays["targets"].shape, len(info.arrays["edges"])
+        except (KeyError, ValueError, TypeError) as cause:
+            raise StoreError(f"the run {name!r} in {self.path} is damaged: {cause} is missing") from cause
         with self._explained():
             rows = self._db.execute(
-                f"SELECT {', '.join(_SCALARS)}, conductances, codes, outputs, pinned FROM steps "  # noqa: S608
+                f"SELECT {', '.join(_STEP_COLUMNS)}, digest FROM steps "  # noqa: S608
                 "WHERE run = (SELECT id FROM runs WHERE name = ?) ORDER BY epoch",
                 (name,),
             ).fetchall()
-        width = len(_SCALARS)
+        if any(_digest(row[:-1]) != row[-1] for row in rows):
+            raise StoreError(f"the run {name!r} in {self.path} is damaged: a step is not as it was written")
+        at = {column: index for index, column in enumerate(_STEP_COLUMNS)}
         scalars = {
             column: np.array([np.nan if row[index] is None else row[index] for row in rows], dtype=np.float64)
             for index, column in enumerate(_SCALARS)
@@ -321,17 +400,16 @@ class Store:
         if not np.array_equal(scalars["epoch"], np.arange(len(rows))):
             raise StoreError(f"the run {name!r} in {self.path} is damaged: epochs are missing")
         try:
-            has_codes = bool(rows) and rows[0][width + 1] is not None
-            conductances = [np.frombuffer(row[width], dtype="<f8") for row in rows]
-            outputs = [np.frombuffer(row[width + 2], dtype="<f8").reshape(n_samples, n_outputs) for row in rows]
-            codes = [np.frombuffer(row[width + 1], dtype="<i4") for row in rows] if has_codes else None
-            n_edges = len(info.arrays["edges"])
+            has_codes = bool(rows) and rows[0][at["codes"]] is not None
+            conductances = [np.frombuffer(row[at["conductances"]], dtype="<f8") for row in rows]
+            outputs = [np.frombuffer(row[at["outputs"]], dtype="<f8").reshape(n_samples, n_outputs) for row in rows]
+            codes = [np.frombuffer(row[at["codes"]], dtype="<i4") for row in rows] if has_codes else None
             return History(
                 scalars,
                 np.array(conductances, dtype=np.float64).reshape(len(rows), n_edges),
                 None if codes is None else np.array(codes, dtype=np.int64).reshape(len(rows), n_edges),
                 np.array(outputs, dtype=np.float64).reshape(len(rows), n_samples, n_outputs),
-                [np.frombuffer(row[width + 3], dtype="<i4").astype(np.int64) for row in rows],
+                [np.frombuffer(row[at["pinned"]], dtype="<i4").astype(np.int64) for row in rows],
             )
         except (ValueError, TypeError) as cause:
             raise StoreError(f"the run {name!r} in {self.path} is damaged: a step has the wrong size") from cause
@@ -339,15 +417,22 @@ class Store:
     def checkpoint(self, name: str) -> Checkpoint | None:
         """Return where the run goes on after its last stored step, or None before its first."""
         with self._explained():
+            if self._db.execute("SELECT 1 FROM runs WHERE name = ?", (name,)).fetchone() is None:
+                raise self._unknown(name)
             row = self._db.execute(
-                "SELECT epoch, updates, lower_bound, conductances, state, generators FROM steps "
+                f"SELECT {', '.join(_STEP_COLUMNS)}, digest FROM steps "  # noqa: S608
                 "WHERE run = (SELECT id FROM runs WHERE name = ?) ORDER BY epoch DESC LIMIT 1",
                 (name,),
             ).fetchone()
         if row is None:
             return None
-        epoch, updates, lower_bound, conductances, state, generators = row
+        values = dict(zip(_STEP_COLUMNS, row[:-1], strict=True))
+        epoch, updates, lower_bound, conductances, state, generators = (
+            values[key] for key in ("epoch", "updates", "lower_bound", "conductances", "state", "generators")
+        )
         try:
+            if _digest(row[:-1]) != row[-1]:
+                raise ValueError("the digest is another")
             realised = np.frombuffer(conductances, dtype="<f8").copy()
             unrounded = realised if state is None else np.frombuffer(state, dtype="<f8").copy()
             random = json.loads(generators) if generators else {"loop": {}, "board": {}}
@@ -359,26 +444,41 @@ class Store:
         """Return a writer of a run's steps that commits at least every ``commit_seconds``; 0 commits every step."""
         with self._explained():
             row = self._db.execute("SELECT id FROM runs WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise self._unknown(name)
         return StepWriter(self, row[0], commit_seconds)
 
     def insert_steps(self, run: int, steps: list[Step]) -> None:
         """Write steps in one transaction."""
         with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
+            rows = [_row(step) for step in steps]
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany(
-                    f"INSERT INTO steps VALUES ({', '.join('?' * 19)})",  # noqa: S608
-                    [_row(run, step) for step in steps],
+                    f"INSERT INTO steps (run, {', '.join(_STEP_COLUMNS)}, digest) "  # noqa: S608
+                    f"VALUES ({', '.join('?' * (len(_STEP_COLUMNS) + 2))})",
+                    [(run, *row, _digest(row)) for row in rows],
                 )
                 self._db.execute("COMMIT")
             except sqlite3.IntegrityError as cause:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise StoreError(
                     f"another process is writing the same run to {self.path}: let one of them finish"
                 ) from cause
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
+
+    def _roll_back(self) -> None:
+        # A signal may have come after the commit, and a full disk ends the transaction by itself.
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def has_step(self, run: int, step: Step) -> bool:
+        """Return whether exactly this step is stored."""
+        with self._explained():
+            row = self._db.execute("SELECT digest FROM steps WHERE run = ? AND epoch = ?", (run, step.epoch)).fetchone()
+        return row is not None and bool(row[0] == _digest(_row(step)))
 
 
 class StepWriter:
@@ -398,16 +498,21 @@ class StepWriter:
     def flush(self) -> None:
         """Commit everything taken so far."""
         if self._waiting:
-            self._store.insert_steps(self._run, self._waiting)
-            self._waiting = []
+            try:
+                self._store.insert_steps(self._run, self._waiting)
+                self._waiting = []
+            except KeyboardInterrupt:
+                # The signal may have come just after the commit: what is stored must not be written again.
+                if self._waiting and self._store.has_step(self._run, self._waiting[-1]):
+                    self._waiting = []
+                raise
         self._last_commit = time.monotonic()
 
 
-def _row(run: int, step: Step) -> tuple[Any, ...]:
+def _row(step: Step) -> tuple[Any, ...]:
     checkpoint = step.checkpoint
     random = {"loop": dict(checkpoint.generator), "board": dict(checkpoint.board)}
     return (
-        run,
         step.epoch,
         step.loss,
         step.contrast,
@@ -427,6 +532,22 @@ def _row(run: int, step: Step) -> tuple[Any, ...]:
         step.pinned.astype("<i4").tobytes(),
         json.dumps(random) if random["loop"] or random["board"] else None,
     )
+
+
+def _digest(values: tuple[Any, ...]) -> bytes:
+    """Return what tells whether stored values are as they were written: SQLite itself notices torn pages only."""
+    digest = hashlib.blake2b(digest_size=8)
+    for value in values:
+        if isinstance(value, bytes):
+            kind, part = b"b", value
+        elif isinstance(value, str):
+            kind, part = b"t", value.encode("utf-8", "surrogatepass")
+        elif value is None:
+            kind, part = b"n", b""
+        else:  # SQLite may give a number back as another type, and zero without its sign
+            kind, part = b"r", struct.pack("<d", value + 0.0)
+        digest.update(b"%s%d:%s" % (kind, len(part), part))
+    return digest.digest()
 
 
 def _packed(arrays: Mapping[str, Any]) -> bytes:

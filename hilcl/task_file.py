@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +37,8 @@ def load_task(experiment: Experiment) -> LoadedTask:
             return LoadedTask(whole, None)
         return LoadedTask(*whole.split(section.test_fraction, section.split_seed))
     features, targets, names = _raw_data(experiment, section)
+    if not features.size:
+        raise TaskError("the data are empty: there is no sample, or no input column")
     encoding, labels = None, None
     if section.encoding is not None:
         encoding = _encoding(section.encoding, names)
@@ -80,11 +83,19 @@ def _raw_data(experiment: Experiment, section: TaskSection) -> tuple[FloatArray,
             raise TaskError(f"the arrays taken from {path} have different numbers of rows: {sorted(lengths)}")
         features = np.hstack(arrays[: len(inputs)])
         wanted = np.hstack([np.zeros((len(features), 0)), *arrays[len(inputs) : len(inputs) + len(targets)]])
-        names = [f"{value:g}" for value in arrays[-1][:, 0]] if label else []
+        names = _class_names(path, section.label, arrays[-1]) if label else []
         return features, wanted, names
     table = read_csv(path)
     names = [] if section.label is None else table.text(section.label)
     return table.numbers(inputs), table.numbers(targets), names
+
+
+def _class_names(path: Path, name: str | None, numbers: FloatArray) -> list[str]:
+    if numbers.shape[1] != 1:
+        raise TaskError(f"{path}: the array {name!r} must hold one class number per sample")
+    if not np.isfinite(numbers).all():
+        raise TaskError(f"{path}: the array {name!r} holds a class number that is not finite")
+    return [f"{value:.15g}" for value in numbers[:, 0]]
 
 
 def _encoding(section: EncodingSection, names: Sequence[str]) -> LabelEncoding:
@@ -92,7 +103,16 @@ def _encoding(section: EncodingSection, names: Sequence[str]) -> LabelEncoding:
         return LabelEncoding.wired(section.levels)
     if section.low is None or section.high is None:
         raise TaskError("one-hot needs low and high volts")
-    return LabelEncoding.one_hot(sorted(set(names)), section.low, section.high)
+    return LabelEncoding.one_hot(sorted(set(names), key=_place), section.low, section.high)
+
+
+def _place(name: str) -> tuple[int, float, str]:
+    """Sort class names that are numbers by size, before all others by letter."""
+    try:
+        number = float(name)
+    except ValueError:
+        return 1, 0.0, name
+    return (0, number, name) if np.isfinite(number) else (1, 0.0, name)
 
 
 def _scaled(

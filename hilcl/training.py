@@ -77,6 +77,16 @@ class Step:
 
 
 @dataclass(frozen=True)
+class StepFigures:
+    """What of a Step stopping and certificates look at, for a step that is only in a store; units as in Step."""
+
+    loss: float
+    contrast: float
+    residual: float
+    lower_bound: float
+
+
+@dataclass(frozen=True)
 class Stopping:
     """When to stop before the last epoch; None switches a test off.
 
@@ -87,7 +97,7 @@ class Stopping:
     residual: float | None = None
     seconds: float | None = None
 
-    def reason(self, step: Step, elapsed: float) -> str | None:
+    def reason(self, step: Step | StepFigures, elapsed: float) -> str | None:
         """Return why to stop after this step, or None to go on."""
         if self.loss is not None and step.loss <= self.loss:
             return f"the loss reached {step.loss:.3g} V², at or below the {self.loss:g} V² asked for"

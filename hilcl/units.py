@@ -1,6 +1,7 @@
 """Quantities with units in files: "10 kΩ", "2.5 mA", "20 %" become SI numbers."""
 
 import math
+import re
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,15 @@ EXAMPLES = {
 }
 
 
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf)"
+_UNIT = r"[A-Za-zΩµμ%°_]+(?:(?:\*\*|\^)\d|[²³])?"
+_QUANTITY = re.compile(rf"({_NUMBER})\s*((?:/\s*)?{_UNIT}(?:\s*[*/·]\s*{_UNIT})*)?", re.ASCII)
+"""A number and a unit. Nothing else may reach pint, which evaluates sums and powers, and drops a decimal comma."""
+
+LONGEST = 60
+"""Characters: more is not a quantity, and is not repeated in a message."""
+
+
 @cache
 def _registry() -> "pint.UnitRegistry[float]":
     import pint
@@ -42,11 +52,20 @@ def to_si(value: object, unit: str) -> float:
     if not isinstance(value, str):
         if unit and value != 0:
             raise ValueError(f"has no unit: write it as text with one, such as {example!r}")
+        if abs(value) > 1e300 or math.isnan(value):
+            raise ValueError("is not a finite quantity")
         return float(value)
+    text = value.replace("\N{OHM SIGN}", "\N{GREEK CAPITAL LETTER OMEGA}").strip()
+    parts = _QUANTITY.fullmatch(text) if len(text) <= LONGEST else None
+    if parts is None:
+        shown = repr(value) if len(value) <= LONGEST else f"{value[:20]!r} …"
+        raise ValueError(f"{shown} is not a quantity: write a number and a unit, such as {example!r}")
+    if unit and parts[2] is None:
+        raise ValueError(f"{value!r} has no unit: write one, such as {example!r}")
     import pint
 
     try:
-        magnitude = float(_registry().Quantity(value).to(unit).magnitude)
+        magnitude = float(_registry().Quantity(text).to(unit).magnitude)
     except pint.DimensionalityError as cause:
         wanted = f"a unit like that of {example!r}" if unit else "no unit"
         raise ValueError(f"{value!r} has the wrong unit: it needs {wanted}") from cause

@@ -169,7 +169,7 @@ class SimulatedBoard(SafeExit):
         for edge in (*defects.stuck, *defects.opened):
             if not 0 <= edge < self._network.n_edges:
                 raise InputError(f"pots: edge {edge} is said to be defective, but the board has no such edge")
-        table = self._device_range.table
+        table = self._device_range.full_table
         if table is None:
             if defects.stuck:
                 raise InputError("pots: a pot can only be stuck at a code where the devices have codes: give pots")
@@ -179,7 +179,7 @@ class SimulatedBoard(SafeExit):
             return None
         n_edges, n_codes = self._network.n_edges, table.shape[-1]
         if pots is None:
-            truth = np.array(np.broadcast_to(self._device_range.full_table, (n_edges, n_codes)), dtype=np.float64)
+            truth = np.array(np.broadcast_to(table, (n_edges, n_codes)), dtype=np.float64)
         else:
             each = [pots] * n_edges if isinstance(pots, Potentiometer) else list(pots)
             if len(each) != n_edges:

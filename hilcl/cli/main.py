@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("stopped by the keyboard or a signal", 1, debug=debug)
     except HilclError as error:
         return _failed(str(error), error.exit_code, debug=debug)
+    except OSError as error:
+        return _failed(f"the output cannot be written: {error.strerror or error}", 1, debug=debug)
     except MemoryError:
         return _failed("there is not enough memory for this board and these data", 1, debug=debug)
     except Exception as error:  # noqa: BLE001  # a defect of ours; the user gets a sentence, --debug the traceback
@@ -98,4 +100,10 @@ def _failed(sentence: str, code: int, *, debug: bool) -> int:
 
 def run_script() -> None:
     """Entry point of the console script."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        else:  # a terminal that lacks µ or Ω shows ? instead
+            stream.reconfigure(errors="replace")
     sys.exit(main())

@@ -1,6 +1,7 @@
 """``hilcl run``: train as an experiment file says, with progress, a summary and a report."""
 
 import re
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hilcl.cli.options import backend_option, checked_run_name, experiment_argument, report_path, store_option
-from hilcl.errors import BoardError, InputError
+from hilcl.errors import BoardError, InputError, StoreError
 
 if TYPE_CHECKING:
+    from hilcl.preparation import Preparation
     from hilcl.session import Run
+    from hilcl.store import Store
     from hilcl.training import Step
 
 REDRAWS_PER_SECOND = 10.0
@@ -34,7 +37,7 @@ def run(
     """Train a board as EXPERIMENT.toml says; every step is stored, and the run ends with a summary and a report."""
     from hilcl.experiment import Experiment
     from hilcl.preparation import prepare
-    from hilcl.session import Run
+    from hilcl.session import Run, open_board
     from hilcl.store import Store
 
     if resume is not None and name is not None:
@@ -42,26 +45,30 @@ def run(
     loaded = Experiment.load(experiment)
     preparation = prepare(loaded)
     location = store_path or Path(loaded.store.file)
-    wanted = name or loaded.store.run
+    wanted = loaded.store.run if name is None else name
     if wanted is not None:
         checked_run_name(wanted)
+    # A board that cannot be opened must leave no store behind.
+    open_board(preparation).close()
     with _signals_interrupt(), Store(location, create=resume is None) as store:
         if resume is not None:
             session = Run.resume(preparation, store, resume)
         else:
             stem = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.stem).strip("-.") or "run"
-            session = Run.start(preparation, store, wanted or store.free_name(stem))
+            session = _start(preparation, store, wanted, stem[:90])
+        for part, (before, now) in session.changed_versions.items():
+            click.echo(
+                f"Note: {part} was {before} and is {now} now; the last digits may come out differently.", err=True
+            )
         started = time.perf_counter()
-        with session:
-            try:
+        try:
+            with session:
                 done = _watched(session, loaded.learning.epochs)
-            except (KeyboardInterrupt, BoardError) as error:
-                what = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
-                raise BoardError(
-                    f"{what}; the steps so far are stored, go on with: "
-                    f"hilcl run {experiment} --resume {session.name} --store {location}"
-                ) from error
-            summary = session.finish()
+                summary = session.finish()
+        except (KeyboardInterrupt, BoardError) as error:
+            what = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
+            command = ["hilcl", "run", str(experiment), "--resume", session.name, "--store", str(location)]
+            raise BoardError(f"{what}; the steps so far are stored, go on with: {shlex.join(command)}") from error
         for line in summary_lines(session.name, summary, done, time.perf_counter() - started):
             click.echo(line)
         click.echo(f"Stored as run {session.name!r} in {location}.")
@@ -79,11 +86,25 @@ def run(
             click.echo(f"Report: {write_report(load_run(store, session.name), target)}")
 
 
+def _start(preparation: "Preparation", store: "Store", wanted: str | None, stem: str) -> "Run":
+    """Enter a new run; a name made up here may be taken by another process at the same moment."""
+    from hilcl.session import Run
+
+    while wanted is None:
+        name = store.free_name(stem)
+        try:
+            return Run.start(preparation, store, name)
+        except StoreError:
+            if store.free_name(stem) == name:
+                raise
+    return Run.start(preparation, store, wanted)
+
+
 def _watched(session: "Run", epochs: int) -> int:
     """Train with a live line where there is a terminal; return the number of epochs of this sitting."""
     import sys
 
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return sum(1 for _ in session.steps())
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -103,7 +124,12 @@ def _watched(session: "Run", epochs: int) -> int:
 
         def draw(step: "Step", now: float) -> None:
             rate = done / max(now - started, 1e-9)
-            progress.update(bar, completed=step.epoch + 1, loss=f"{step.loss:.4g} V²", rate=f"{rate:.3g}")
+            progress.update(
+                bar,
+                completed=step.epoch + 1,
+                loss=f"{step.loss:.4g} V²",
+                rate=f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}",
+            )
 
         for step in session.steps():
             done += 1
@@ -139,9 +165,13 @@ def _signals_interrupt() -> Iterator[None]:
         raise KeyboardInterrupt
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    # What the caller ignores stays ignored: that is how nohup works.
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number in taken:
+            signal.signal(number, before[number])

@@ -33,7 +33,7 @@ def runs(store_path: Path | None) -> None:
         click.echo(f"{location} holds no runs yet.")
         return
     # A table squeezed into 80 columns helps nobody who reads it from a pipe or a file.
-    console = Console() if Console().is_terminal else Console(width=120)
+    console = Console() if Console().is_terminal else Console(width=1000)
     console.print(table)
 
 
