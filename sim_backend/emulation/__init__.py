@@ -1,0 +1,1 @@
+"""Instruments emulated on the wire, all connected to one exact circuit and one clock."""
