@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 class Applied:
     """What an output does to its node.
 
-    ``kind`` "voltage": ``level`` volts behind ``series`` ohms, current limited to ±``limit`` amperes. "current": ``level``
-    amperes into the node, voltage limited to ±``limit`` volts. "open": nothing is connected.
+    ``kind`` "voltage": ``level`` volts behind ``series`` ohms, current limited to ±``limit`` amperes. "current":
+    ``level`` amperes into the node, voltage limited to ±``limit`` volts. "open": nothing is connected.
     """
 
     kind: Literal["voltage", "current", "open"]
@@ -23,7 +23,7 @@ OPEN = Applied("open")
 
 @dataclass(frozen=True)
 class Seen:
-    """True values at a port: ``volts`` at the node against ground, ``amperes`` into the board, ``limited`` at the limit."""
+    """True values at a port: ``volts`` at the node to ground, ``amperes`` into the board, ``limited`` at the limit."""
 
     volts: float
     amperes: float
@@ -50,5 +50,5 @@ class Clock(Protocol):
         ...
 
     def spend(self, seconds: float) -> None:
-        """Let emulated time pass (integration, settling, relays); blocks for ``seconds`` times the bench's time scale."""
+        """Let emulated time pass (integration, settling, relays); blocks ``seconds`` times the bench's time scale."""
         ...
