@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hilcl.arrays import FloatArray, IntArray, frozen, per_edge, samples_by
+from hilcl.arrays import FloatArray, frozen, per_edge, samples_by
 from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
 from hilcl.device_range import DeviceRange
 from hilcl.errors import BoardError, InputError
 from hilcl.network import Network
 from hilcl.potentiometer import Potentiometer
 from hilcl.sim_backend.basis import Accuracy, Basis, BasisSolver
-from hilcl.sim_backend.imperfections import OPEN_CONDUCTANCE, Imperfections, true_tables
+from hilcl.sim_backend.imperfections import Imperfections
 from hilcl.sim_backend.solvers import SolverName
 from hilcl.sim_backend.terminals import settle
+from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
 
 
 class SimulatedBoard(SafeExit):
@@ -48,11 +49,12 @@ class SimulatedBoard(SafeExit):
         elif pots is not None and not device_range.is_discrete:
             device_range = DeviceRange(device_range.g_min, device_range.g_max, DeviceRange.of_pots(pots).table)
         self._device_range = device_range.for_edges(network.n_edges)
-        streams = np.random.SeedSequence(seed).spawn(4)
-        self._truth = self._true_tables(pots, np.random.default_rng(streams[0]))
-        self._exact = self._imperfections.none_at_all and self._is_nominal()
-        self._draw_channels(np.random.default_rng(streams[1]), np.random.default_rng(streams[2]))
-        self._noise = np.random.default_rng(streams[3])
+        of_pots, of_meters, of_sources, noise = streams(seed)
+        defects = self._imperfections
+        self._truth = PotTruth(network.n_edges, self._device_range, pots, defects.pots, of_pots)
+        self._exact = defects.none_at_all and self._truth.is_nominal
+        self._meters = MeterTruth(network.n_nodes, defects.meters, of_meters, noise)
+        self._source_offset = defects.sources.offset * of_sources.uniform(-1.0, 1.0, size=len(network.terminals))
         self._grounded = bool(np.isfinite(self._imperfections.meters.input_resistance))
         circuit = _with_ground(network) if self._grounded else network
         self._solver = BasisSolver(circuit, solver, accuracy)
@@ -97,7 +99,7 @@ class SimulatedBoard(SafeExit):
             raise InputError(f"edge {edge} was given {wished[edge]:g} S: a conductance must be positive and finite")
         projection = self._device_range.project(wished)
         self._conductances = frozen(projection.conductances)
-        self._true_conductances = frozen(self._truth_of(projection.conductances, projection.codes))
+        self._true_conductances = frozen(self._truth.conductances(projection.conductances, projection.codes))
         self._basis = None
         return self._conductances
 
@@ -118,7 +120,7 @@ class SimulatedBoard(SafeExit):
             resistance, limit = np.insert(resistance, n_inputs, 0.0), np.insert(limit, n_inputs, np.inf)
         state = settle(self._current_basis(), applied, resistance, limit)
         keep = np.delete(np.arange(applied.shape[1]), n_inputs) if self._grounded else slice(None)
-        readings, uncertainty = self._read(state.potentials[:, : self._network.n_nodes])
+        readings, uncertainty = self._meters.read(state.potentials[:, : self._network.n_nodes])
         currents = state.currents[:, keep]
         return Response(readings, currents, uncertainty, np.zeros_like(currents), state.in_compliance[:, keep])
 
@@ -137,12 +139,12 @@ class SimulatedBoard(SafeExit):
         """Return the state of the noise generator, the only memory a simulated board has."""
         if self._imperfections.meters.noise == 0:
             return {}
-        return {"noise": self._noise.bit_generator.state}
+        return {"noise": self._meters.noise.bit_generator.state}
 
     def restore(self, snapshot: BoardSnapshot) -> None:
         """Set the noise generator back to a snapshot."""
         if "noise" in snapshot:
-            self._noise.bit_generator.state = snapshot["noise"]
+            self._meters.noise.bit_generator.state = snapshot["noise"]
 
     def make_safe(self) -> None:
         """A simulated board is always safe."""
@@ -160,82 +162,6 @@ class SimulatedBoard(SafeExit):
             return self._true_conductances
         shunt = 1.0 / self._imperfections.meters.input_resistance
         return np.concatenate([self._true_conductances, np.full(self._network.n_nodes, shunt)])
-
-    def _true_tables(
-        self, pots: Potentiometer | Sequence[Potentiometer] | None, generator: np.random.Generator
-    ) -> FloatArray | None:
-        """Return the true conductance of every code, (M, K), or None where the nominal figures are true."""
-        defects = self._imperfections.pots
-        for edge in (*defects.stuck, *defects.opened):
-            if not 0 <= edge < self._network.n_edges:
-                raise InputError(f"pots: edge {edge} is said to be defective, but the board has no such edge")
-        table = self._device_range.full_table
-        if table is None:
-            if defects.stuck:
-                raise InputError("pots: a pot can only be stuck at a code where the devices have codes: give pots")
-            bent = (defects.tolerance, defects.wiper_spread, defects.series_spread, defects.inl)
-            if any(bent) or defects.temperature_rise:
-                raise InputError("pots: tolerances belong to a potentiometer's law: give pots")
-            return None
-        n_edges, n_codes = self._network.n_edges, table.shape[-1]
-        if pots is None:
-            truth = np.array(np.broadcast_to(table, (n_edges, n_codes)), dtype=np.float64)
-        else:
-            each = [pots] * n_edges if isinstance(pots, Potentiometer) else list(pots)
-            if len(each) != n_edges:
-                raise InputError(
-                    f"{len(each)} potentiometers were given for {n_edges} edges: give one, or one per edge"
-                )
-            most = max(pot.positions for pot in each)
-            if most != n_codes:
-                raise InputError(
-                    f"the pots have up to {most} codes, but the device range has {n_codes}: they must agree"
-                )
-            truth = np.full((n_edges, n_codes), np.nan)
-            for row, true_row in zip(truth, true_tables(each, defects, generator), strict=True):
-                row[: len(true_row)] = true_row
-        for edge, code in defects.stuck.items():
-            if not 0 <= code < n_codes or np.isnan(truth[edge, code]):
-                last = int(np.flatnonzero(~np.isnan(truth[edge]))[-1])
-                raise InputError(f"pots: edge {edge} cannot be stuck at code {code}: its codes are 0 to {last}")
-        return truth
-
-    def _is_nominal(self) -> bool:
-        """True where every usable code is worth what the device range says."""
-        nominal = self._device_range.table
-        if self._truth is None or nominal is None:
-            return True
-        usable = ~np.isnan(np.broadcast_to(nominal, self._truth.shape))
-        return bool((self._truth[usable] == np.broadcast_to(nominal, self._truth.shape)[usable]).all())
-
-    def _truth_of(self, nominal: FloatArray, codes: IntArray | None) -> FloatArray:
-        defects = self._imperfections.pots
-        truth = nominal.copy()
-        if self._truth is not None and codes is not None:
-            held = codes.copy()
-            for edge, code in defects.stuck.items():
-                held[edge] = code
-            truth = self._truth[np.arange(len(held)), held]
-        truth[list(defects.opened)] = OPEN_CONDUCTANCE
-        return truth
-
-    def _draw_channels(self, meters: np.random.Generator, sources: np.random.Generator) -> None:
-        defects = self._imperfections
-        draws = meters.uniform(-1.0, 1.0, size=(2, self._network.n_nodes))
-        self._gain, self._offset = 1.0 + defects.meters.gain * draws[0], defects.meters.offset * draws[1]
-        self._source_offset = defects.sources.offset * sources.uniform(-1.0, 1.0, size=len(self._network.terminals))
-
-    def _read(self, potentials: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return what the meters show for true potentials (S, N) and its standard uncertainty, both in volts."""
-        meters = self._imperfections.meters
-        readings = potentials * self._gain + self._offset
-        if meters.noise:
-            readings += meters.noise * self._noise.standard_normal(readings.shape)
-        if meters.resolution:
-            readings = np.rint(readings / meters.resolution) * meters.resolution
-        # A value known to lie within ±a has the standard uncertainty a/√3, rounded to steps q has q/√12 (GUM 4.3.7).
-        variance = meters.noise**2 + meters.resolution**2 / 12 + meters.offset**2 / 3
-        return readings, np.sqrt(variance + (meters.gain * potentials) ** 2 / 3)
 
 
 def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge: float) -> Contrast:

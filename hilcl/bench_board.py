@@ -1,0 +1,276 @@
+"""A board made of instruments: pots, sources and meters behind the same protocol the simulator answers."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hilcl.arrays import BoolArray, FloatArray, frozen, per_edge, samples_by
+from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
+from hilcl.device_range import DeviceRange
+from hilcl.devices import Device, RheostatBank, SourceBank, SourceReadings, Voltmeter, VoltReadings
+from hilcl.errors import BoardError, InputError
+from hilcl.network import Network
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What is connected to what.
+
+    ``pots``: banks with the edge of each pot. ``sources`` and ``meters``: banks with the node of each channel. −1 leaves
+    a pot or channel unused. ``grounded``: terminals wired to 0 V for good.
+    """
+
+    pots: Sequence[tuple[RheostatBank, Sequence[int]]]
+    sources: Sequence[tuple[SourceBank, Sequence[int]]]
+    meters: Sequence[tuple[Voltmeter, Sequence[int]]]
+    grounded: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class BenchLimits:
+    """What is refused before it is driven (``volts``) and checked after each reading (``amperes_per_pot``)."""
+
+    volts: float = np.inf
+    amperes_per_pot: float = np.inf
+
+
+class BenchBoard(SafeExit):
+    """Implements ``hilcl.board.Board`` with rheostat banks, source banks and voltmeters.
+
+    ``device_range`` needs a table: codes are what is written. ``settle`` is called after every change of the drives
+    and returns once the board has settled. Independent links work in parallel. A reading in compliance is settled and
+    read again up to ``retries`` times; what still is in compliance is marked in the response and never used.
+
+    Raises InputError where a node or edge is wired twice or a terminal or edge not at all.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        device_range: DeviceRange,
+        wiring: Wiring,
+        conductances: npt.ArrayLike,
+        *,
+        settle: Callable[[], None],
+        averages: int = 1,
+        retries: int = 2,
+        limits: BenchLimits | None = None,
+    ) -> None:
+        self._network = network
+        self._device_range = device_range.for_edges(network.n_edges)
+        if not self._device_range.is_discrete:
+            raise InputError("a bench needs a device range with a table: what is written to a pot is a code")
+        self._wiring, self._settle, self._averages, self._retries = wiring, settle, averages, retries
+        self._limits = limits or BenchLimits()
+        _check_wiring(network, wiring)
+        self._links = ThreadPoolExecutor(max_workers=max(1, len(self._devices())), thread_name_prefix="hilcl-link")
+        self._closed = False
+        self._conductances = frozen(np.zeros(network.n_edges))
+        self.program(per_edge("conductances", conductances, network.n_edges, InputError))
+
+    @property
+    def network(self) -> Network:
+        """The wiring of the board itself."""
+        return self._network
+
+    @property
+    def device_range(self) -> DeviceRange:
+        """Limits and codes of every edge, as best known."""
+        return self._device_range
+
+    @property
+    def conductances(self) -> FloatArray:
+        """Programmed conductances (M,) in siemens, as best known."""
+        return self._conductances
+
+    @property
+    def exact(self) -> bool:
+        """Readings of a bench always carry errors."""
+        return False
+
+    def program(self, conductances: npt.ArrayLike) -> FloatArray:
+        """Write the codes nearest to (M,) siemens to every bank and return their conductances (M,)."""
+        wished = per_edge("conductances", conductances, self._network.n_edges, InputError)
+        projection = self._device_range.project(wished)
+        codes = projection.codes
+        if codes is None:
+            raise InputError("a bench needs a device range with a table: what is written to a pot is a code")
+
+        def write(bank: RheostatBank, edges: Sequence[int]) -> None:
+            wired = np.asarray(edges)
+            bank.write(np.where(wired >= 0, codes[wired], bank.code_counts // 2))
+
+        self._at_once([partial(write, bank, edges) for bank, edges in self._wiring.pots])
+        self._conductances = frozen(projection.conductances)
+        return self._conductances
+
+    def respond(self, drives: npt.ArrayLike) -> Response:
+        """Drive the terminals with each row of (S, T) volts, NaN floating, and read what is wired to a meter."""
+        wanted = samples_by("drives", drives, len(self._network.terminals), InputError)
+        if np.isinf(wanted).any() or np.nanmax(np.abs(wanted), initial=0.0) > self._limits.volts:
+            raise InputError(f"a drive is beyond the limit of {self._limits.volts:g} V: nothing was driven")
+        shape = (len(wanted), self._network.n_nodes)
+        potentials, potentials_u = np.full(shape, np.nan), np.full(shape, np.nan)
+        currents = np.full(wanted.shape, np.nan)
+        compliance = np.zeros(wanted.shape, dtype=np.bool_)
+        for sample, drive in enumerate(wanted):
+            self._refuse_driven_ground(drive)
+            for _ in range(1 + self._retries):
+                self._drive(drive)
+                self._settle()
+                compliance[sample] = self._read(sample, drive, potentials, potentials_u, currents)
+                if not compliance[sample].any():
+                    break
+            self._check_pots(potentials[sample])
+        return Response(potentials, currents, potentials_u, np.where(np.isnan(currents), np.nan, 0.0), compliance)
+
+    def contrast(self, inputs: npt.ArrayLike, targets: npt.ArrayLike, nudge: float) -> Contrast:
+        """Measure both phases of every sample."""
+        volts = samples_by("inputs", inputs, len(self._network.inputs), InputError)
+        wanted = samples_by("targets", targets, len(self._network.outputs), InputError)
+        return contrast_from_responses(self, volts, wanted, nudge)
+
+    def snapshot(self) -> BoardSnapshot:
+        """A bench has no memory that could be stored."""
+        return {}
+
+    def restore(self, snapshot: BoardSnapshot) -> None:
+        """Nothing to take back."""
+
+    def make_safe(self) -> None:
+        """Switch every source off first, then make meters and pots safe; raises BoardError only when all was tried."""
+        failures: list[str] = []
+        for group in (self._wiring.sources, self._wiring.meters, self._wiring.pots):
+            for device, _ in group:
+                try:
+                    device.make_safe()
+                except BoardError as error:
+                    failures.append(str(error))
+        if failures:
+            raise BoardError("; ".join(failures))
+
+    def close(self) -> None:
+        """Make the bench safe and let go of every device."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.make_safe()
+        finally:
+            for device in self._devices():
+                device.close()
+            self._links.shutdown()
+
+    def _devices(self) -> list[Device]:
+        groups = (self._wiring.sources, self._wiring.meters, self._wiring.pots)
+        return [device for group in groups for device, _ in group]
+
+    def _at_once(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Run jobs of independent links in parallel; the first error is raised after all have ended."""
+        if len(jobs) == 1:
+            return [jobs[0]()]
+        pending = [self._links.submit(job) for job in jobs]
+        failures = [failure for failure in (each.exception() for each in pending) if failure is not None]
+        if failures:
+            raise failures[0]
+        return [each.result() for each in pending]
+
+    def _refuse_driven_ground(self, drive: FloatArray) -> None:
+        for node in self._wiring.grounded:
+            terminal = self._network.terminals.tolist().index(node)
+            if drive[terminal] != 0.0:
+                raise InputError(
+                    f"{self._network.name(node)} is wired to 0 V, but the data drive it with {drive[terminal]:g} V"
+                )
+
+    def _drive(self, drive: FloatArray) -> None:
+        terminals = self._network.terminals.tolist()
+
+        def volts(nodes: Sequence[int]) -> FloatArray:
+            return np.array([drive[terminals.index(node)] if node >= 0 else np.nan for node in nodes])
+
+        self._at_once([partial(bank.drive, volts(nodes)) for bank, nodes in self._wiring.sources])
+
+    def _read(
+        self,
+        sample: int,
+        drive: FloatArray,
+        potentials: FloatArray,
+        potentials_u: FloatArray,
+        currents: FloatArray,
+    ) -> BoolArray:
+        """Read all devices into row ``sample`` and return which terminals are in compliance (T,)."""
+        sources, meters = self._wiring.sources, self._wiring.meters
+        answers = self._at_once(
+            [bank.read for bank, _ in sources] + [partial(meter.read, self._averages) for meter, _ in meters]
+        )
+        terminals = self._network.terminals.tolist()
+        limited = np.zeros(len(terminals), dtype=np.bool_)
+        for node in self._wiring.grounded:
+            potentials[sample, node], potentials_u[sample, node] = 0.0, 0.0
+        # A source's own reading stands in where its node has no meter; a meter's reading takes its place.
+        for (_, nodes), answer in zip(sources, answers[: len(sources)], strict=True):
+            readings: SourceReadings = answer
+            for channel, node in enumerate(nodes):
+                if node >= 0:
+                    terminal = terminals.index(node)
+                    currents[sample, terminal] = readings.amperes[channel]
+                    limited[terminal] = readings.in_compliance[channel]
+                    potentials[sample, node] = readings.volts[channel]
+        for (_, nodes), answer in zip(meters, answers[len(sources) :], strict=True):
+            volts: VoltReadings = answer
+            for channel, node in enumerate(nodes):
+                if node >= 0:
+                    potentials[sample, node] = volts.volts[channel]
+                    potentials_u[sample, node] = volts.volts_u[channel]
+        currents[sample, np.isnan(drive)] = 0.0
+        return limited
+
+    def _check_pots(self, potentials: FloatArray) -> None:
+        """Raise BoardError where a pot carries more than its limit, by the measured voltages."""
+        amperes = np.abs(self._network.edge_voltages(potentials)) * self._conductances
+        beyond = np.flatnonzero(amperes > self._limits.amperes_per_pot)
+        if beyond.size:
+            edge = int(beyond[0])
+            raise BoardError(
+                f"edge {edge} carries {amperes[edge]:.3g} A, above its limit of {self._limits.amperes_per_pot:g} A: "
+                "lower the volts or exclude its lowest codes"
+            )
+
+
+def _check_wiring(network: Network, wiring: Wiring) -> None:
+    edges = [edge for _, each in wiring.pots for edge in each if edge >= 0]
+    _refuse_twice(edges, "edge", "pots")
+    missing = sorted(set(range(network.n_edges)) - set(edges))
+    if missing:
+        raise InputError(f"edge {missing[0]} has no pot: wire one to it")
+    driven = [node for _, each in wiring.sources for node in each if node >= 0]
+    _refuse_twice([*driven, *wiring.grounded], "node", "sources")
+    _refuse_twice([node for _, each in wiring.meters for node in each if node >= 0], "node", "meters")
+    terminals = set(network.terminals.tolist())
+    for node in (*driven, *wiring.grounded):
+        if node not in terminals:
+            raise InputError(f"a source is wired to node {node}, which is neither input nor output")
+    for node in network.terminals.tolist():
+        if node not in {*driven, *wiring.grounded}:
+            raise InputError(f"{network.name(node)} has no source: wire a channel to it")
+    for counts, bank, nodes in (
+        *((len(bank.code_counts), bank, each) for bank, each in wiring.pots),
+        *((len(bank.channels), bank, each) for bank, each in wiring.sources),
+        *((len(bank.channels), bank, each) for bank, each in wiring.meters),
+    ):
+        if counts != len(nodes):
+            raise InputError(
+                f"{bank.identity} has {counts} channels, but {len(nodes)} are wired: use -1 for unused ones"
+            )
+
+
+def _refuse_twice(numbers: list[int], what: str, devices: str) -> None:
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise InputError(f"two {devices} are wired to {what} {number}: each {what} takes one")
