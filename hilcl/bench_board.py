@@ -21,8 +21,8 @@ from hilcl.network import Network
 class Wiring:
     """What is connected to what.
 
-    ``pots``: banks with the edge of each pot. ``sources`` and ``meters``: banks with the node of each channel. −1 leaves
-    a pot or channel unused. ``grounded``: terminals wired to 0 V for good.
+    ``pots``: banks with the edge of each pot; ``sources``, ``meters``: banks with the node of each channel; −1 leaves a
+    pot or channel unused. ``grounded``: terminals wired to 0 V for good.
     """
 
     pots: Sequence[tuple[RheostatBank, Sequence[int]]]
