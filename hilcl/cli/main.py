@@ -17,6 +17,7 @@ COMMANDS = {
     "show": ("hilcl.cli.runs", "Show one run."),
     "export": ("hilcl.cli.runs", "Write a run's numbers to a file."),
     "report": ("hilcl.cli.runs", "Write a run's report as one HTML file."),
+    "devices": ("hilcl.cli.devices", "List instruments and serial ports with their answers."),
 }
 """Where each command lives, and its line in --help: a module is imported only when its command is called."""
 
