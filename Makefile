@@ -17,6 +17,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 MYPY := ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --cache-dir ../mypy_cache
+COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+    --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 CHECKED := $(wildcard tests benchmarks)
 FOLDERS := hilcl drivers sim_backend calibration
 # Folders are listed too: their time changes when a file in them goes away.
@@ -32,39 +34,38 @@ run: $(VENV)/project.stamp
 	$(BIN)/hilcl run examples/iris.toml $(ARGS)
 
 # The script, not `python -m pytest`: that would put the source folders in front of the installed package.
-test: $(VENV)/project.stamp
+test: setup
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/project.stamp
 	$(BIN)/python benchmarks/steps.py $(ARGS)
 
-lint: $(VENV)/lock.stamp
+lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(ARGS)
 	$(BIN)/ruff format --check $(ARGS)
 
-format: $(VENV)/lock.stamp
+format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix $(ARGS)
 	$(BIN)/ruff format $(ARGS)
 
 # Run in a folder of its own, where `hilcl` can only be the installed package.
-types: $(VENV)/project.stamp
+types: setup
 	rm -rf $(VENV)/types && mkdir $(VENV)/types
 	for folder in $(CHECKED); do ln -s "$(CURDIR)/$$folder" $(VENV)/types/$$folder; done
 	cd $(VENV)/types && $(MYPY) -p hilcl
 	cd $(VENV)/types && $(MYPY) $(CHECKED)
 
-imports: $(VENV)/project.stamp
+imports: setup
 	cd $(VENV) && bin/lint-imports --config "$(CURDIR)/pyproject.toml" --no-cache --no-logo
 
-setup: $(VENV)/project.stamp
+setup: $(VENV)/dev.stamp $(VENV)/project.stamp
 
 # `make lock ARGS=--upgrade` takes the newest versions; without it, versions change only where they must.
 lock: $(VENV)/python.stamp
 	$(BIN)/python -m venv $(VENV)/uv
 	$(VENV)/uv/bin/python -m pip --disable-pip-version-check install --quiet uv
-	$(VENV)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
-	    --all-extras --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
-	    --custom-compile-command "make lock" --output-file requirements.lock $(ARGS) pyproject.toml
+	$(COMPILE) --extra fast --extra build --output-file requirements.lock $(ARGS) pyproject.toml
+	$(COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock $(ARGS) pyproject.toml
 
 clean:
 	if [ -e $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
@@ -92,8 +93,13 @@ $(VENV)/python.stamp:
 	touch $@
 
 $(VENV)/lock.stamp: requirements.lock | $(VENV)/python.stamp
-	@echo "Installing the locked packages into $(VENV), half a minute to a few minutes (about 900 MB on disk) ..."
+	@echo "Installing the locked packages into $(VENV), half a minute to a few minutes ..."
 	$(PIP) install --quiet --require-hashes -r requirements.lock
+	touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/lock.stamp
+	@echo "Installing what tests and checks need ..."
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	touch $@
 
 # A wheel is built and installed, as for any user. Old build files would leak deleted modules into it.
