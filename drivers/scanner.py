@@ -1,7 +1,7 @@
 """Scanning multimeters as a Voltmeter: a scan list, a delay per channel, fixed range and integration time, averages."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class ScannerSettings:
             raise InputError(f"the channel delay must lie between 0 and 60 s, but it is {self.delay}")
 
 
-class Scanner(VisaInstrument[ScannerModel]):
+class Scanner(VisaInstrument[ScannerModel], ABC):
     """A scanning multimeter: a Voltmeter.
 
     Every reading comes with the number of its channel, so that none can be taken for another's. Nothing is ever
@@ -121,9 +121,10 @@ class Scanner(VisaInstrument[ScannerModel]):
 
     # What families declare.
 
+    @abstractmethod
     def setup(self) -> list[list[str]]:
         """Return the messages, as lists of commands, that set everything that matters."""
-        raise NotImplementedError
+        ...
 
     def setup_checks(self) -> list[tuple[Property[Any], object]]:
         """Return properties to be read back after the set-up, with the values they must have."""

@@ -1,7 +1,7 @@
 """Source-measure units as a bank of sources: volts with a current limit, or floating, with every change verified."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ class FloatOffset:
     uncertainty: float
 
 
-class SmuChannel:
+class SmuChannel(ABC):
     """One channel: its properties, and the parts of messages that change its state.
 
     Families declare the properties below and what is particular to them.
@@ -231,9 +231,10 @@ class SmuChannel:
 
     # Families fill these in. None of them may change what is at the terminals while the output is off.
 
+    @abstractmethod
     def setup(self) -> list[list[str]]:
         """Return the messages, as lists of commands, that bring every setting that matters to a known value."""
-        raise NotImplementedError
+        ...
 
     def setup_checks(self) -> list[tuple[Property[Any], object]]:
         """Return properties to be read back after the set-up, with the values they must have."""
@@ -242,19 +243,21 @@ class SmuChannel:
             (type(self).volts_limit, self.settings.floating_limit),
         ]
 
+    @abstractmethod
     def select_volts(self, volts: float) -> list[str]:
         """Return the commands after which the channel is a voltage source of that level, on or off as it was.
 
         The level comes first, so that the source never passes through an old one.
         """
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def select_float(self) -> list[str]:
         """Return the commands after which the channel is a current source of 0 A, corrected for its offset."""
-        raise NotImplementedError
+        ...
 
 
-class Smu(VisaInstrument[SmuModel]):
+class Smu(VisaInstrument[SmuModel], ABC):
     """An SMU of one or more channels: a SourceBank.
 
     ``open`` changes no output. If all outputs are off it sets everything up, limits included, and reads the limits

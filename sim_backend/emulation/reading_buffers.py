@@ -4,6 +4,7 @@ Source: Model 2450 Reference Manual, 2450-901-01, section 6 (:READ?, :TRACe subs
 """
 
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -87,7 +88,7 @@ COMMON_SETTINGS = (
 )
 
 
-class BufferedInstrument(ScpiInstrument):
+class BufferedInstrument(ScpiInstrument, ABC):
     """A SCPI instrument whose readings go through named buffers; sub-classes say what one reading is."""
 
     def __init__(
@@ -104,9 +105,10 @@ class BufferedInstrument(ScpiInstrument):
         super().__init__(identity, (*COMMON_SETTINGS, *settings), status, digits=digits)
         self._add_buffer_commands()
 
+    @abstractmethod
     def take(self) -> list[Row]:
         """Take one reading, or one scan of several."""
-        raise NotImplementedError
+        ...
 
     def acquire(self, buffer: Buffer) -> None:
         """Take ``count`` readings into a buffer; raises ScpiError."""
