@@ -105,6 +105,8 @@ def _arrays(result: RunResult) -> dict[str, tuple[tuple[str, ...], Any]]:
     arrays["pinned"] = (("epoch", "edge"), held)
     if history.codes is not None:
         arrays["codes"] = (("epoch", "edge"), history.codes.astype(np.int32))
+    if result.summary is not None:
+        arrays["kept_conductances"] = (("edge",), result.last_conductances)
     if result.test is not None:
         arrays["test_inputs"] = (("test_sample", "input"), result.test.inputs)
         arrays["test_targets"] = (("test_sample", "output"), result.test.targets)
@@ -146,6 +148,7 @@ UNITS = {
     "program_s": "s",
     "conductances": "S",
     "initial_conductances": "S",
+    "kept_conductances": "S",
     "outputs": "V",
     "inputs": "V",
     "targets": "V",

@@ -14,8 +14,9 @@ class Potentiometer:
     """A digital potentiometer with a series resistor, used as one edge: R(k) = R_s + R_w + R_AB·x(k).
 
     ``positions`` codes 0 … positions−1; ``end_to_end`` R_AB, ``wiper`` R_w and ``series`` R_s in ohms; x(k) =
-    k/denominator, with the number of positions as the denominator unless the chip divides by another (X9C and
-    MCP41HV: positions − 1). ``inverted`` turns the scale round, so that code 0 is the largest resistance.
+    k/denominator. The denominator is the number of positions, or one less for 2ⁿ + 1 positions (MCP4xxx with 129 or
+    257 taps), unless the chip divides by another (X9C and MCP41HV: positions − 1). ``inverted`` turns the scale round,
+    so that code 0 is the largest resistance.
 
     Raises DeviceRangeError when a figure is not positive or a code would be a short circuit.
     """
@@ -46,9 +47,17 @@ class Potentiometer:
                 "a code of this potentiometer is 0 Ω: give its wiper resistance or a series resistor"
             )
 
+    @property
+    def divisor(self) -> int:
+        """The denominator in force."""
+        if self.denominator is not None:
+            return self.denominator
+        steps = self.positions - 1
+        return steps if steps >= 16 and steps & (steps - 1) == 0 else self.positions
+
     def travel(self) -> FloatArray:
         """Return x(k), the part of the track in the edge, for every code: shape (positions,)."""
-        fraction = np.arange(self.positions) / (self.denominator or self.positions)
+        fraction = np.arange(self.positions) / self.divisor
         return 1.0 - fraction if self.inverted else fraction
 
     def resistances(self) -> FloatArray:

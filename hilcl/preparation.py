@@ -58,8 +58,8 @@ def prepare(experiment: Experiment) -> Preparation:
         rule = _rule(experiment)
         data = load_task(experiment)
         tasks = [data.train] if data.test is None else [data.train, data.test]
-        for task in tasks:
-            task.check_on(network)
+        for task, rows in zip(tasks, (data.train_rows, data.test_rows), strict=False):
+            task.check_on(network, rows)
         if rule.batch_size is not None and rule.batch_size > len(data.train):
             raise ExperimentError(f"learning.batch_size is {rule.batch_size}, with only {len(data.train)} samples")
         check_limits(experiment, device_range, tasks, network)

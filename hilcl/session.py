@@ -15,13 +15,13 @@ from hilcl.arrays import FloatArray
 from hilcl.board import Board
 from hilcl.certificate import Certificate
 from hilcl.errors import ExperimentError, HilclError, InputError, StoreError
-from hilcl.evaluation import decoding_centres, evaluate, judge, measure_outputs
+from hilcl.evaluation import decoding_centres, evaluate, judge
 from hilcl.experiment import SimulationSection
 from hilcl.preparation import Preparation
 from hilcl.sim_backend import Imperfections, MeterDefects, PotDefects, SimulatedBoard, SourceDefects
 from hilcl.store import History, StepWriter, Store
 from hilcl.summary import run_summary
-from hilcl.training import BestState, Checkpoint, Step, StepFigures, train
+from hilcl.training import BestState, Checkpoint, Step, StepFigures, residual_of, train
 
 Backend = Literal["sim"]
 
@@ -233,7 +233,7 @@ class Run:
         if self.preparation.experiment.learning.keep == "best" and self._best.conductances is not None:
             kept_epoch = self._best.epoch
             self.board.program(self._best.conductances)
-        outputs = measure_outputs(self.board, train_task.inputs)
+        kept, outputs = self._measured(history)
         centres = self.preparation.centres
         if centres is None and train_task.labels is not None:
             centres = decoding_centres(outputs, train_task)
@@ -249,12 +249,24 @@ class Run:
             kept_conductances=self.board.conductances,
             centres=centres,
             evaluations=evaluations,
-            certificate=self.certificate,
+            certificate=Certificate.of(self.board, train_task, self.preparation.rule, kept),
             device_range=self.preparation.device_range,
         )
         self.store.set_status(self.name, "finished", self.stop_reason, summary)
         self._finished = True
         return summary
+
+    def _measured(self, history: History) -> tuple[StepFigures, FloatArray]:
+        """Measure both phases of the training data on the state to keep: its figures, and its free outputs (S, O)."""
+        task, rule, limits = self.preparation.data.train, self.preparation.rule, self.preparation.device_range
+        contrast = self.board.contrast(task.inputs, task.targets, rule.nudge)
+        direction, state = rule.direction(contrast, len(task)), self.board.conductances
+        step_size = self.certificate.step_size
+        residual = residual_of(limits, state, direction, step_size)
+        bound = float(history.scalars["lower_bound"].max(initial=0.0))
+        loss = float(((task.targets - contrast.outputs) ** 2).mean())
+        q = float(contrast.contrast.mean())
+        return StepFigures(loss, q, float(np.linalg.norm(residual)), bound), contrast.outputs
 
 
 def versions(board: Board) -> dict[str, str]:

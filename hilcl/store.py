@@ -167,9 +167,12 @@ class Store:
             raise StoreError(f"there is no store {path}: name one with --store, or make a run first")
         with self._explained():
             # A reader opens for writing too where it may: only then does SQLite clear away its helper files at the end.
-            readable_only = not writable and not os.access(path, os.W_OK)
-            mode = "rwc" if writable else "ro" if readable_only else "rw"
+            may_write = os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+            mode = "rwc" if writable else "rw" if may_write else "ro"
             location = f"{path.absolute().as_uri()}?mode={mode}"
+            if mode == "ro" and not path.with_name(path.name + "-wal").exists():
+                # Where nothing can be written SQLite cannot make its lock file either, and nobody can be writing.
+                location += "&immutable=1"
             self._db = sqlite3.connect(location, uri=True, timeout=10.0, isolation_level=None)
         try:
             with self._explained():

@@ -52,7 +52,7 @@ def run_summary(
         "coverage": certificate.coverage,
         "certificate": certificate.sentences(),
         "largest_clamp_error": float(history.scalars["clamp_error"].max(initial=0.0)),
-        "remarks": remarks(history, device_range, certificate),
+        "remarks": _about_kept(history, kept_conductances, device_range) + remarks(history, device_range, certificate),
         "loop_seconds": float(sum(history.scalars[key].sum() for key in ("measure_s", "update_s", "program_s"))),
     }
 
@@ -60,6 +60,13 @@ def run_summary(
 def held_at_limits(conductances: FloatArray, device_range: DeviceRange) -> list[int]:
     """Return the numbers of the edges whose conductance is at its lower or upper limit."""
     return np.flatnonzero((conductances <= device_range.g_min) | (conductances >= device_range.g_max)).tolist()
+
+
+def _about_kept(history: History, kept: FloatArray, device_range: DeviceRange) -> list[str]:
+    if not len(history) or len(history.pinned[-1]) <= len(held_at_limits(kept, device_range)):
+        return []
+    count = len(history.pinned[-1])
+    return [f"After the last epoch {count} edges were held at a limit, more than on the board that was kept."]
 
 
 def remarks(history: History, device_range: DeviceRange, certificate: Certificate) -> list[str]:

@@ -89,10 +89,11 @@ class Task:
         train, test = split_rows(self.n_samples, test_fraction, seed, self.labels if stratify else None)
         return self.subset(train), self.subset(test)
 
-    def check_on(self, network: Network) -> None:
+    def check_on(self, network: Network, rows: Sequence[str] = ()) -> None:
         """Raise TaskError when the task does not fit the network or asks for what no resistor board can reach.
 
-        Every potential lies between the lowest and the highest input of its sample (maximum principle).
+        ``rows`` says how messages call each sample, "row 0" … by default. Every potential lies between the lowest and
+        the highest input of its sample (maximum principle).
         """
         if not len(network.outputs):
             raise TaskError("the network has no output node, so there is nothing to learn: name its outputs")
@@ -110,8 +111,9 @@ class Task:
         beyond = (self.targets < (low - slack)[:, None]) | (self.targets > (high + slack)[:, None])
         if beyond.any():
             row, column = np.argwhere(beyond)[0].tolist()
+            place = rows[row] if rows else f"row {row}"
             raise TaskError(
-                f"the target of {network.name(int(network.outputs[column]))} in row {row} is "
+                f"the target of {network.name(int(network.outputs[column]))} in {place} is "
                 f"{self.targets[row, column]:g} V, but no resistor board can leave the range of its inputs, "
                 f"{low[row]:g} to {high[row]:g} V: rescale the targets or add a bias input"
             )

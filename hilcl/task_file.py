@@ -16,13 +16,18 @@ from hilcl.task import Task, split_rows
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """Tasks in volts, and how they came about: scales learnt from the training part alone."""
+    """Tasks in volts, and how they came about: scales learnt from the training part alone.
+
+    ``train_rows`` and ``test_rows`` say where each sample stands, for messages; empty for data written in the file.
+    """
 
     train: Task
     test: Task | None
     encoding: LabelEncoding | None = None
     input_scale: VoltScale | None = None
     target_scale: VoltScale | None = None
+    train_rows: tuple[str, ...] = ()
+    test_rows: tuple[str, ...] = ()
 
 
 def load_task(experiment: Experiment) -> LoadedTask:
@@ -36,7 +41,7 @@ def load_task(experiment: Experiment) -> LoadedTask:
         if section.test_fraction is None:
             return LoadedTask(whole, None)
         return LoadedTask(*whole.split(section.test_fraction, section.split_seed))
-    features, targets, names = _raw_data(experiment, section)
+    features, targets, names, places = _raw_data(experiment, section)
     if not features.size:
         raise TaskError("the data are empty: there is no sample, or no input column")
     encoding, labels = None, None
@@ -60,7 +65,10 @@ def load_task(experiment: Experiment) -> LoadedTask:
         return Task(inputs[rows], wanted[rows], None if labels is None else labels[rows], class_names)
 
     test = None if test_rows is None else part(test_rows)
-    return LoadedTask(part(train_rows), test, encoding, input_scale, target_scale)
+    train_places, test_places = (
+        () if rows is None else tuple(places[row] for row in rows.tolist()) for rows in (train_rows, test_rows)
+    )
+    return LoadedTask(part(train_rows), test, encoding, input_scale, target_scale, train_places, test_places)
 
 
 def _rows(key: str, rows: list[list[float]] | None) -> FloatArray:
@@ -70,8 +78,8 @@ def _rows(key: str, rows: list[list[float]] | None) -> FloatArray:
         raise TaskError(f"task.{key} has rows of different length: give every sample the same columns") from cause
 
 
-def _raw_data(experiment: Experiment, section: TaskSection) -> tuple[FloatArray, FloatArray, list[str]]:
-    """Return features (S, F), target columns (S, O; empty with labels) and class names (empty without labels)."""
+def _raw_data(experiment: Experiment, section: TaskSection) -> tuple[FloatArray, FloatArray, list[str], list[str]]:
+    """Return features (S, F), targets (S, O; empty with labels), class names (empty without) and each row's place."""
     path = experiment.path_of(section.file or "")
     inputs = [section.inputs] if isinstance(section.inputs, str) else section.inputs or []
     targets = [section.targets] if isinstance(section.targets, str) else section.targets or []
@@ -84,10 +92,11 @@ def _raw_data(experiment: Experiment, section: TaskSection) -> tuple[FloatArray,
         features = np.hstack(arrays[: len(inputs)])
         wanted = np.hstack([np.zeros((len(features), 0)), *arrays[len(inputs) : len(inputs) + len(targets)]])
         names = _class_names(path, section.label, arrays[-1]) if label else []
-        return features, wanted, names
+        return features, wanted, names, [f"row {row} of {path}" for row in range(len(features))]
     table = read_csv(path)
     names = [] if section.label is None else table.text(section.label)
-    return table.numbers(inputs), table.numbers(targets), names
+    places = [f"line {row} of {path}" for row in table.rows]
+    return table.numbers(inputs), table.numbers(targets), names, places
 
 
 def _class_names(path: Path, name: str | None, numbers: FloatArray) -> list[str]:

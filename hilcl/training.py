@@ -12,7 +12,7 @@ import numpy as np
 from hilcl.arrays import FloatArray, IntArray, frozen
 from hilcl.board import Board, BoardSnapshot, free_drives, require_usable
 from hilcl.certificate import contrast_lower_bound, lipschitz_constant, rounding_allowance, safe_step_size
-from hilcl.device_range import Projection, Rounding
+from hilcl.device_range import DeviceRange, Projection, Rounding
 from hilcl.errors import MeasurementError, RuleError
 from hilcl.learning import RobbinsMonro, Rule
 from hilcl.network import Network
@@ -168,6 +168,14 @@ def train(
     return _Loop(board, task, rule, seed, rounding, resume).run(int(epochs))
 
 
+def residual_of(limits: DeviceRange, state: FloatArray, direction: FloatArray, step_size: float) -> FloatArray:
+    """Return (g − Π(g − γh))/γ, (M,) in V², of a state g in siemens and a direction h in V²."""
+    wish = state - step_size * direction
+    # Away from the limits that is h itself; the difference would lose a small one to rounding.
+    free = (wish > limits.g_min) & (wish < limits.g_max)
+    return np.where(free, direction, (state - limits.clip(wish)) / step_size)
+
+
 class _Loop:
     """The state of a training run."""
 
@@ -295,9 +303,7 @@ class _Loop:
         wish = self.state - gamma * direction
         projection = self.range.project(wish, self.rounding, self.generator)
         state = projection.conductances if projection.codes is None else self.range.clip(wish)
-        # Away from the limits the residual is h itself; (g − Π(g − γh))/γ would lose a small one to rounding.
-        free = (wish > self.range.g_min) & (wish < self.range.g_max)
-        residual = np.where(free, direction, (self.state - np.clip(wish, self.range.g_min, self.range.g_max)) / gamma)
+        residual = residual_of(self.range, self.state, direction, gamma)
         self.state = frozen(state)
         self.updates += 1
         return gamma, residual, projection

@@ -55,7 +55,7 @@ def to_si(value: object, unit: str) -> float:
         if abs(value) > 1e300 or math.isnan(value):
             raise ValueError("is not a finite quantity")
         return float(value)
-    text = value.replace("\N{OHM SIGN}", "\N{GREEK CAPITAL LETTER OMEGA}").strip()
+    text = value.replace("\N{OHM SIGN}", "\N{GREEK CAPITAL LETTER OMEGA}").replace("Ohm", "ohm").strip()
     parts = _QUANTITY.fullmatch(text) if len(text) <= LONGEST else None
     if parts is None:
         shown = repr(value) if len(value) <= LONGEST else f"{value[:20]!r} …"

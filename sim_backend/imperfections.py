@@ -110,7 +110,7 @@ def true_tables(pots: list[Potentiometer], defects: PotDefects, generator: np.ra
         place = np.linspace(0.0, 1.0, pot.positions)
         shape = np.sin(np.pi * place) * (1.0 + skew * np.cos(np.pi * place))
         shape *= bow / np.abs(shape).max()
-        bent = np.maximum(travel + defects.inl * shape / (pot.denominator or pot.positions), 0.0)
+        bent = np.maximum(travel + defects.inl * shape / pot.divisor, 0.0)
         track = pot.end_to_end * (1 + defects.tolerance * end) * warmth * bent
         fixed = pot.series * (1 + defects.series_spread * series) + pot.wiper * (1 + defects.wiper_spread * wiper)
         resistance = fixed + track

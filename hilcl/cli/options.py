@@ -17,7 +17,7 @@ store_option = click.option(
     type=click.Path(path_type=Path),
     default=None,
     metavar="FILE",
-    help=f"The store of runs; without it the one the experiment file names, or {DEFAULT_STORE}.",
+    help=f"The store of runs; by default {DEFAULT_STORE}, for `run` the one its file names.",
 )
 
 backend_option = click.option(
@@ -40,8 +40,9 @@ def checked_run_name(name: str) -> str:
 
 
 def report_path(store: Path, run: str) -> Path:
-    """Return where a run's report goes unless told otherwise: reports/ beside the store."""
-    return store.parent / "reports" / f"{run}.html"
+    """Return where a run's report goes unless told otherwise: reports/ beside the store, by store and run."""
+    stem = "" if store.name == DEFAULT_STORE else f"{store.stem}-"
+    return store.parent / "reports" / f"{stem}{run}.html"
 
 
 def refuse_overwriting(path: Path, *, force: bool) -> None:

@@ -1,5 +1,6 @@
 """``hilcl run``: train as an experiment file says, with progress, a summary and a report."""
 
+import os
 import re
 import shlex
 import signal
@@ -50,6 +51,8 @@ def run(
         checked_run_name(wanted)
     # A board that cannot be opened must leave no store behind.
     open_board(preparation).close()
+    if report:
+        _check_report_folder(report_path(location, "x").parent)
     with _signals_interrupt(), Store(location, create=resume is None) as store:
         if resume is not None:
             session = Run.resume(preparation, store, resume)
@@ -65,10 +68,8 @@ def run(
             with session:
                 done = _watched(session, loaded.learning.epochs)
                 summary = session.finish()
-        except (KeyboardInterrupt, BoardError) as error:
-            what = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
-            command = ["hilcl", "run", str(experiment), "--resume", session.name, "--store", str(location)]
-            raise BoardError(f"{what}; the steps so far are stored, go on with: {shlex.join(command)}") from error
+        except (KeyboardInterrupt, BoardError, StoreError) as error:
+            raise BoardError(_how_to_go_on(error, session, experiment, location)) from error
         for line in summary_lines(session.name, summary, done, time.perf_counter() - started):
             click.echo(line)
         click.echo(f"Stored as run {session.name!r} in {location}.")
@@ -77,13 +78,27 @@ def run(
             from hilcl.results import load_run
 
             target = report_path(location, session.name)
-            try:
-                target.parent.mkdir(exist_ok=True)
-            except OSError as cause:
-                raise InputError(
-                    f"the run is stored, but its report cannot go to {target}: {cause.strerror}"
-                ) from cause
+            target.parent.mkdir(exist_ok=True)
             click.echo(f"Report: {write_report(load_run(store, session.name), target)}")
+
+
+def _check_report_folder(folder: Path) -> None:
+    """Raise InputError where a report could not be written after hours of training."""
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"reports cannot go to {folder}: make it a folder you may write to, or add --no-report")
+
+
+def _how_to_go_on(error: BaseException, session: "Run", experiment: Path, location: Path) -> str:
+    """Return what ended a run, what is stored of it, and how to go on."""
+    what = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
+    command = shlex.join(["hilcl", "run", str(experiment), "--resume", session.name, "--store", str(location)])
+    try:
+        stored = session.store.run(session.name).steps
+    except StoreError:
+        return f"{what}; go on with: {command}"
+    if stored == 0 and not isinstance(error, KeyboardInterrupt):
+        return f"{what} (no step was made, so a corrected file needs a new run)"
+    return f"{what}; the steps so far are stored ({stored} epochs), go on with: {command}"
 
 
 def _start(preparation: "Preparation", store: "Store", wanted: str | None, stem: str) -> "Run":
@@ -146,7 +161,9 @@ def summary_lines(name: str, summary: dict[str, Any], epochs: int, seconds: floa
     lines = [f"{name}: {epochs} epochs in {seconds:.3g} s, {summary['stopped_by']}."]
     trained = f"{parts['train']['loss']:.4g} V²"
     first = f"{parts['untrained']['loss']:.4g} V² → " if "untrained" in parts else ""
-    kept = "" if summary["kept_epoch"] is None else f" (kept: the state of epoch {summary['kept_epoch']})"
+    kept = (
+        "" if summary["kept_epoch"] is None else f" (kept: the state of epoch {summary['kept_epoch']}, measured again)"
+    )
     test = f", test {parts['test']['loss']:.4g} V²" if "test" in parts else ""
     lines.append(f"Loss {first}{trained}{test}{kept}.")
     if parts["train"]["accuracy"] is not None:

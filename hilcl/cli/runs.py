@@ -39,8 +39,9 @@ def runs(store_path: Path | None) -> None:
 
 @click.command()
 @click.argument("run")
+@click.option("--edges", is_flag=True, help="Also list every edge of the board with its conductance.")
 @store_option
-def show(run: str, store_path: Path | None) -> None:
+def show(run: str, edges: bool, store_path: Path | None) -> None:
     """Show what RUN was, how far it came, and what it achieved."""
     from hilcl.cli.run import summary_lines
     from hilcl.results import load_run
@@ -56,8 +57,14 @@ def show(run: str, store_path: Path | None) -> None:
     if info.summary is not None:
         for line in summary_lines(info.name, info.summary, info.steps, info.summary["loop_seconds"]):
             click.echo(line)
-    elif info.last_loss is not None:
+    else:
+        click.echo(f"Not finished: go on with `hilcl run EXPERIMENT.toml --resume {info.name}`, unless it still runs.")
+    if info.summary is None and info.last_loss is not None:
         click.echo(f"Loss {info.last_loss:.4g} V² at the last stored epoch, {info.best_loss:.4g} V² at the best.")
+    if edges:
+        click.echo("edge,first,second,siemens,ohms")
+        for edge, (pair, value) in enumerate(zip(result.network.edges.tolist(), result.last_conductances, strict=True)):
+            click.echo(f"{edge},{pair[0]},{pair[1]},{value:.9g},{1 / value:.9g}")
 
 
 @click.command()

@@ -152,7 +152,7 @@ def test_two_processes_on_one_run_do_not_mix_their_steps(tmp_path: Path) -> None
             wait_until(lambda: any(process.poll() is not None for process in both), None)
             loser = first if first.poll() is not None else second
             output, errors = loser.communicate()
-    assert loser.returncode == 2
+    assert loser.returncode == 1
     assert output == ""
     assert len(errors.splitlines()) == 1
     assert "another process is writing the same run" in errors

@@ -75,3 +75,11 @@ def test_resistance_is_linear_and_conductance_monotonic_in_the_code(
 def test_what_no_chip_is(build: Callable[[], object], message: str) -> None:
     with pytest.raises(DeviceRangeError, match=message):
         build()
+
+
+@pytest.mark.parametrize(("positions", "divisor"), [(128, 128), (129, 128), (257, 256), (100, 100), (256, 256)])
+def test_chips_with_an_odd_tap_divide_by_a_power_of_two(positions: int, divisor: int) -> None:
+    """An MCP4251 has 257 taps, and R = R_AB·k/256 (Microchip DS22060)."""
+    pot = Potentiometer(positions, 100e3, wiper=75.0)
+    assert pot.divisor == divisor
+    assert pot.resistances()[-1] == pytest.approx(75.0 + 100e3 * (positions - 1) / divisor)

@@ -460,3 +460,27 @@ def test_what_computed_a_run_is_stored(path: Path) -> None:
 )
 def test_first_difference(stored: dict[str, Any], present: dict[str, Any], key: str | None) -> None:
     assert first_difference(stored, present) == key
+
+
+def test_the_certificate_is_about_the_board_that_was_kept(tmp_path: Path) -> None:
+    """Two samples that contradict each other drive both edges down; the first state had the smallest loss."""
+    text = """
+[board]
+network = { kind = "crossbar", inputs = 2, outputs = 1 }
+g_min = "10 µS"
+g_max = "1 mS"
+[task]
+inputs_volts = [[1, 0], [0, 1]]
+targets_volts = [[0], [0]]
+[learning]
+epochs = 300
+"""
+    preparation = prepare(Experiment.parse(text, tmp_path / "contradiction.toml"))
+    with Store(tmp_path / "runs.sqlite") as store, Run.start(preparation, store, "x") as run:
+        steps = list(run.steps())
+        summary = run.finish()
+    assert summary["kept_epoch"] == 0
+    assert f"Contrast Q = {steps[0].contrast:.4g} W" in " ".join(summary["certificate"])
+    assert steps[0].contrast > 5 * steps[-1].contrast
+    assert summary["pinned"] == []
+    assert "2 edges were held at a limit, more than on the board that was kept" in " ".join(summary["remarks"])

@@ -38,7 +38,7 @@ def test_a_run_says_what_it_did(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"divider: 20 epochs in [\d.e-]+ s, all epochs are done\.", lines[0])
-    assert re.fullmatch(r"Loss 0\.09 V² → [\d.e-]+ V² \(kept: the state of epoch 19\)\.", lines[1])
+    assert re.fullmatch(r"Loss 0\.09 V² → [\d.e-]+ V² \(kept: the state of epoch 19, measured again\)\.", lines[1])
     assert lines[2].startswith("Guarantee: convex.")
     assert lines[-1] == "Stored as run 'divider' in hilcl.sqlite."
     assert listing(tmp_path) == {"divider.toml", "hilcl.sqlite"}
@@ -49,25 +49,23 @@ def test_a_run_writes_its_report_beside_the_store(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     done = hilcl("run", "divider.toml", "--store", "lab/runs.sqlite", "--name", "first", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "Report: lab/reports/first.html"
-    report = tmp_path / "lab" / "reports" / "first.html"
+    assert done.stdout.splitlines()[-1] == "Report: lab/reports/runs-first.html"
+    report = tmp_path / "lab" / "reports" / "runs-first.html"
     assert "first" in report.read_text("utf-8")
     assert listing(tmp_path) == {
-        "divider.toml", "lab", "lab/runs.sqlite", "lab/reports", "lab/reports/first.html"
+        "divider.toml", "lab", "lab/runs.sqlite", "lab/reports", "lab/reports/runs-first.html"
     }  # fmt: skip
 
 
-def test_a_report_that_has_no_place_is_told_and_the_run_is_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_that_has_no_place_is_told_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_experiment(tmp_path / "divider.toml")
     (tmp_path / "reports").touch()
-    assert main(["run", "divider.toml"]) != 0
+    assert main(["run", "divider.toml"]) == 2
     output, errors = capsys.readouterr()
-    assert "Stored as run 'divider'" in output
-    assert len(errors.splitlines()) == 1
-    assert "the run is stored, but its report cannot go to" in errors
-    assert status_of(tmp_path / "hilcl.sqlite", "divider") == "finished"
+    assert output == ""
+    assert errors == "hilcl: reports cannot go to reports: make it a folder you may write to, or add --no-report\n"
+    assert listing(tmp_path) == {"divider.toml", "reports"}
+    assert main(["run", "divider.toml", "--no-report"]) == 0
 
 
 def test_names_number_themselves_or_are_chosen(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def test_odd_folders_and_files(tmp_path: Path) -> None:
     done = hilcl("run", path.name, "--store", "läufe.sqlite", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Stored as run 'board-s' in läufe.sqlite." in done.stdout
-    assert (folder / "reports" / "board-s.html").is_file()
+    assert (folder / "reports" / "läufe-board-s.html").is_file()
     assert n_stored(folder / "läufe.sqlite", "board-s") == 3
 
 
@@ -285,17 +283,16 @@ def test_resuming_another_experiment_is_refused(
     assert contents(tmp_path / "hilcl.sqlite") == before
 
 
-def test_a_bench_that_fails_stops_with_code_one_and_can_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A source that cannot drive what is asked for: the sentence says so, and how to go on."""
+def test_a_bench_that_fails_at_once_stops_with_code_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A source that cannot drive what is asked for: the sentence says so, and promises no resumption."""
     limited = DIVIDER + '[simulation]\nsources = { series = "1 Ω", compliance = "1 nA" }\n'
     path = write_experiment(tmp_path / "x.toml", limited)
     assert main(["run", str(path), "--no-report"]) == 1
     output, errors = capsys.readouterr()
     assert output == ""
     assert len(errors.splitlines()) == 1
-    assert f"go on with: hilcl run {path} --resume x --store hilcl.sqlite" in errors
+    assert "reached its current limit" in errors
+    assert "(no step was made, so a corrected file needs a new run)" in errors
     assert status_of(tmp_path / "hilcl.sqlite", "x") == "failed"
 
 

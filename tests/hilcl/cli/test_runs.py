@@ -219,3 +219,18 @@ def test_a_run_can_be_watched_from_outside_while_it_is_written(
                 assert main(["show", "left"]) == 0
                 assert "Run left: running" in capsys.readouterr().out
                 assert main(["export", "left", "--to", "csv"]) == 0
+
+
+def test_the_edges_of_the_trained_board_can_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_experiment(tmp_path / "divider.toml")
+    assert main(["run", "divider.toml", "--no-report"]) == 0
+    capsys.readouterr()
+    assert main(["show", "divider", "--edges"]) == 0
+    table = capsys.readouterr().out.splitlines()[-3:]
+    assert table[0] == "edge,first,second,siemens,ohms"
+    edge, first, second, siemens, ohms = table[1].split(",")
+    assert (edge, first, second) == ("0", "0", "1")
+    assert float(siemens) * float(ohms) == pytest.approx(1.0)
