@@ -123,7 +123,7 @@ def contrast_from_responses(board: Board, inputs: FloatArray, targets: FloatArra
     """Measure a contrast by two ``respond`` calls, from measured voltages alone.
 
     Both phases are read at every node; the clamp's applied value is o + η(y − o) with the outputs o just measured.
-    v_N² − v_F² is formed as (v_N − v_F)(v_N + v_F) (THEORY: both phases carry the same reading noise, so
+    v_N² − v_F² is formed as (v_N − v_F)(v_N + v_F) (docs/imperfections.md: both phases carry the same reading noise, so
     its bias cancels). The contrast comes from the clamp currents, λ·(c − o)/η², or where a current has no meter
     from Σ g (v_N² − v_F²)/η².
 

@@ -116,7 +116,7 @@ class Certificate:
 
 
 def lipschitz_constant(network: Network, device_range: DeviceRange, task: Task, batch_size: int | None = None) -> float:
-    """Return L = (2/g_min)·mean_s U_s² in V²/S, a Lipschitz constant of h on the box (THEORY section 2).
+    """Return L = (2/g_min)·mean_s U_s² in V²/S, a Lipschitz constant of h on the box (docs/theory.md).
 
     U_s is the span of the driven volts of sample s: its inputs, and its targets too where nodes are hidden. With
     mini-batches any batch may hold the widest samples, so the largest U_s² takes the place of the mean.

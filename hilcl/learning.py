@@ -98,7 +98,7 @@ class ContrastiveLearning:
             raise RuleError(f"samples are drawn 'shuffled' or 'independent', not {self.draw!r}")
 
     def direction(self, contrast: Contrast, n_samples: int) -> FloatArray:
-        """Return h = (1/S) Σ_s (v_N² − v_F²)/η, (M,) in V² (THEORY section 2)."""
+        """Return h = (1/S) Σ_s (v_N² − v_F²)/η, (M,) in V² (docs/theory.md)."""
         return contrast.gradient / (n_samples * self.nudge)
 
 

@@ -165,7 +165,7 @@ class SimulatedBoard(SafeExit):
 
 
 def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge: float) -> Contrast:
-    """Return the contrast of ideal readings straight from the basis (THEORY section 5).
+    """Return the contrast of ideal readings straight from the basis (docs/accuracy-and-speed.md).
 
     Σ_s δ_s(2v_s + δ_s) with v = a·V, δ = b·V is a quadratic form in the basis voltages V: its matrix, Σ_s b(2a + b)ᵀ,
     is formed from the samples first, so that the cost per edge does not grow with their number.

@@ -75,7 +75,7 @@ def solver(request: pytest.FixtureRequest) -> SolverName:
 
 @pytest.mark.parametrize("board", HOSTILE)
 class TestCertifiedFreePhase:
-    """What "exact" means (THEORY section 5), held against rational arithmetic."""
+    """What "exact" means (docs/accuracy-and-speed.md), held against rational arithmetic."""
 
     def test_kirchhoff_holds_at_every_floating_node(self, board: str, solver: SolverName) -> None:
         network, conductances = HOSTILE[board]
