@@ -163,8 +163,8 @@ class BasisSolver:
     def solve(self, conductances: FloatArray) -> Basis:
         """Return the basis at conductances (M,) in siemens.
 
-        With accuracy "certified" every row is refined with residuals formed edge by edge (docs/accuracy-and-speed.md) until
-        Kirchhoff's current law holds to 1e-14 at every floating node.
+        With accuracy "certified" every row is refined with residuals formed edge by edge until Kirchhoff's current law
+        holds to 1e-14 at every floating node (docs/accuracy-and-speed.md).
 
         Raises SolverError where the circuit is singular in floating point or the accuracy is not reached.
         """

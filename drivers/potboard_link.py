@@ -1,0 +1,261 @@
+"""The serial line to a pot board: frames out and in, bounded waits, the same frame sent again, greetings.
+
+pySerial's ``serial_for_url`` opens it, so that a tty, a pseudo-terminal and ``socket://host:port`` share one path.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import TypeVar
+
+import serial
+
+from hilcl.drivers.potboard_framing import REPLY, Frame, FrameDecoder, longest_encoded
+from hilcl.drivers.potboard_protocol import (
+    MAJOR,
+    MINOR,
+    NOTHING,
+    Done,
+    Exit,
+    Greeting,
+    Hello,
+    Opcode,
+    ProtocolError,
+    Reply,
+    Request,
+    Status,
+    decode_reply,
+    request_frame,
+)
+from hilcl.errors import BoardError, InputError
+
+R = TypeVar("R", bound=Reply)
+
+SLICE = 0.02
+"""Longest wait in one read, seconds; deadlines are kept to within it."""
+
+LONGEST_REPLY = 4096
+"""Decoded bytes of a reply; bounds what garbage can make the host keep."""
+
+
+@dataclass(frozen=True)
+class PotBoardOptions:
+    """How the line is used.
+
+    ``baud`` bits a second, also for the waits where the line itself has none (USB, sockets); ``turnaround`` seconds
+    added to every wait; ``tries`` of one frame; ``boot_time`` seconds a board may take to start, as many do when
+    their port is opened; ``watchdog`` seconds of silence after which the board makes itself safe, None for never;
+    ``heartbeat``: a thread keeps the watchdog quiet while this process lives; ``settling`` seconds after each write.
+    """
+
+    baud: int = 115_200
+    turnaround: float = 0.02
+    tries: int = 3
+    boot_time: float = 3.0
+    watchdog: float | None = 2.0
+    heartbeat: bool = True
+    settling: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.baud < 1 or self.tries < 1:
+            raise InputError("the pot board needs a positive baud rate and at least one try")
+        for name, value, high in (
+            ("turnaround", self.turnaround, 60.0),
+            ("boot_time", self.boot_time, 60.0),
+            ("settling", self.settling, 60.0),
+        ):
+            if not 0 <= value <= high:
+                raise InputError(f"the {name} of the pot board must lie between 0 and {high:g} s, but it is {value}")
+        if self.watchdog is not None and not 0.1 <= self.watchdog <= 60:
+            raise InputError(
+                f"the watchdog of the pot board must lie between 0.1 and 60 s, or be None, but it is {self.watchdog}"
+            )
+
+
+class Silence(BoardError):  # noqa: N818 - what happened, not that it is an error
+    """No valid answer came within the time allowed, however often the frame was sent."""
+
+
+class Refused(BoardError):  # noqa: N818
+    """The board answered with a status that is not OK; ``detail`` as in the protocol."""
+
+    def __init__(self, sentence: str, status: Status, detail: int) -> None:
+        super().__init__(sentence)
+        self.status, self.detail = status, detail
+
+
+_MEANINGS = {
+    Status.LENGTH: "it had another length than the board expects: the firmware does not keep to the protocol",
+    Status.RANGE: "a number is beyond what the board has: check the experiment file against the board",
+    Status.OPCODE: "the board does not know it: update its firmware",
+    Status.STAGE_CRC: "the staged codes were damaged on the way: check the cable",
+    Status.VERIFY: "a chip holds another code than was written: check its supply, wiring and chip select",
+    Status.BUS: "a chip does not answer on its bus: check its supply, wiring and address",
+    Status.BUSY: "the board is busy: check that no other program uses it",
+    Status.SAFE: "the board is latched in its safe state: find out why, then open it again",
+    Status.VERSION: "the board speaks another version of the protocol: update its firmware or hilcl",
+    Status.OVERFLOW: "the board could not take the bytes as fast as they came: lower the baud rate",
+    Status.GREETING: "the board has restarted: check its supply",
+}
+
+
+class PotBoardLink:
+    """One open port. Not for several threads at once.
+
+    Raises InputError where the port cannot be opened.
+    """
+
+    def __init__(self, name: str, port: str, options: PotBoardOptions) -> None:
+        self.name, self.port, self.options = name, port, options
+        self.label = f"{name} ({port})"
+        self.frame_limit = 250
+        self.retries = 0
+        self._seq = 0
+        self._decoder = FrameDecoder(LONGEST_REPLY)
+        self._heard_bytes = 0
+        try:
+            self._serial = serial.serial_for_url(
+                port, baudrate=options.baud, timeout=SLICE, write_timeout=1.0, exclusive=True
+            )
+        except (serial.SerialException, OSError, ValueError) as cause:
+            raise InputError(
+                f"{self.label} cannot be opened ({_reason(cause)}): check the port's name, that the board is plugged "
+                "in, and that no other program uses it"
+            ) from cause
+
+    def fits(self, request: Request, reply_bytes: int = 0) -> bool:
+        """Return whether a request, and a reply with a payload of that many bytes, fit the board's frames."""
+        return max(len(request.encode()), reply_bytes) + 4 <= self.frame_limit
+
+    def greet(self, patience: float = 0.0) -> Greeting:
+        """Resynchronise: end whatever was begun on either side, and return what the board is.
+
+        ``patience`` seconds are allowed on top for a board that is starting.
+        """
+        end = time.monotonic() + patience
+        self._put(b"\0\0")
+        greeting = None
+        while greeting is None:
+            try:
+                greeting = self._exchange(request_frame(Hello(MAJOR, MINOR), 0), 0.0)
+            except Silence:
+                if time.monotonic() >= end:
+                    raise
+        if not isinstance(greeting, Greeting):
+            raise self._nonsense("HELLO")
+        if greeting.major != MAJOR:
+            raise Refused(
+                f"{self.label} speaks version {greeting.major}.{greeting.minor} of the protocol and hilcl speaks "
+                f"{MAJOR}.{MINOR}: update the board's firmware or hilcl",
+                Status.VERSION,
+                greeting.major << 8 | greeting.minor,
+            )
+        self.frame_limit = greeting.frame_limit
+        return greeting
+
+    def ask(self, request: Request, expected: type[R], seconds: float = 0.0) -> R:
+        """Send a request and return its reply; ``seconds`` is what the board's work takes.
+
+        The same SEQ is sent again after a time-out, so the board carries the request out once at most.
+        Raises Silence, or Refused for a status that is not OK.
+        """
+        self._seq = self._seq % 255 + 1
+        reply = self._exchange(request_frame(request, self._seq), seconds)
+        if not isinstance(reply, expected):
+            raise self._nonsense(request.opcode.name)
+        return reply
+
+    def leave(self) -> None:
+        """Tell the board that the host goes, and close the port."""
+        try:
+            self.ask(Exit(), Done)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the port; may be called twice."""
+        self._serial.close()
+
+    def _exchange(self, frame: Frame, seconds: float) -> Reply:
+        data = frame.encode()
+        self._heard_bytes = 0
+        # The reply's length is not always known beforehand, so room is made for the longest.
+        wire = 10 * (len(data) + longest_encoded(self.frame_limit) + 2) / self.options.baud
+        wait = 2 * wire + seconds + self.options.turnaround
+        for attempt in range(self.options.tries):
+            self.retries += attempt > 0
+            self._put(data)
+            reply = self._answer(frame, time.monotonic() + wait)
+            if reply is not None:
+                return reply
+        heard = (
+            "nothing came back: check that it is powered and that the port is the right one"
+            if self._heard_bytes == 0
+            else "only garbage came back: check the baud rate and the cable"
+        )
+        name = Opcode(frame.kind).name
+        raise Silence(f"{self.label} did not answer {name} in {self.options.tries} tries of {wait:.3g} s; {heard}")
+
+    def _answer(self, request: Frame, deadline: float) -> Reply | None:
+        """Return the reply to ``request``, None if none came in time or the board said that it lost the frame."""
+        while time.monotonic() < deadline:
+            for frame in self._decoder.feed(self._get()):
+                if frame.kind == Opcode.NOTICE | REPLY:
+                    return None
+                if (frame.kind, frame.seq) != (request.kind | REPLY, request.seq):
+                    continue
+                try:
+                    reply = decode_reply(frame)
+                except ProtocolError as cause:
+                    raise self._nonsense(Opcode(request.kind).name) from cause
+                if isinstance(reply, Reply):
+                    return reply
+                raise self._refused(request, reply.status, reply.detail)
+        return None
+
+    def _refused(self, request: Frame, status: Status, detail: int) -> Refused:
+        about = "" if detail == NOTHING or status in {Status.SAFE, Status.VERSION} else f" at pot or channel {detail}"
+        sentence = f"{self.label} refused {Opcode(request.kind).name}{about}: {_MEANINGS[status]}"
+        return Refused(sentence, status, detail)
+
+    def _nonsense(self, name: str) -> BoardError:
+        return BoardError(
+            f"{self.label} answered {name} with a message of another kind: its firmware does not keep to the protocol"
+        )
+
+    def _put(self, data: bytes) -> None:
+        try:
+            self._serial.write(data)
+        except (serial.SerialException, OSError) as cause:
+            raise self._lost(cause) from cause
+
+    def _get(self) -> bytes:
+        """Return what has come, waiting a short while for the first byte."""
+        try:
+            data = self._serial.read(1)
+            if data:
+                data += self._serial.read(min(self._serial.in_waiting, LONGEST_REPLY))
+        except (serial.SerialException, OSError, TypeError) as cause:
+            # A port closed under a reading thread ends pySerial in a TypeError.
+            raise self._lost(cause) from cause
+        self._heard_bytes += len(data)
+        return bytes(data)
+
+    def _lost(self, cause: Exception) -> BoardError:
+        return BoardError(
+            f"the connection to {self.label} broke ({_reason(cause)}): check the cable and the board's supply, and "
+            "open it again"
+        )
+
+
+def _reason(cause: Exception) -> str:
+    # pySerial puts sentences of its own where the system's message belongs.
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
+    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+
+
+def microseconds(seconds: float) -> int:
+    """Return whole microseconds, rounded up, as the protocol counts settling."""
+    return math.ceil(seconds * 1e6 - 1e-6)

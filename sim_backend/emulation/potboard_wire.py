@@ -1,0 +1,214 @@
+"""The emulated pot board's wire: a pseudo-terminal or a TCP socket on loopback, served by a thread of its own."""
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from hilcl.errors import BoardError
+from hilcl.sim_backend.emulation.potboard import EmulatedPotBoard
+
+LOOPBACK = "127.0.0.1"
+
+PIECE = 4096
+"""Bytes read at once."""
+
+MOST_UNSENT = 1 << 16
+"""Bytes of replies the other end has not taken; above it replies are lost, as on a real line."""
+
+TICK = 0.02
+"""Seconds between two looks of the watchdog at the time."""
+
+log = logging.getLogger(__name__)
+
+
+class WireFaults(Protocol):
+    """What may go wrong on the wire; the default is nothing."""
+
+    def received(self, data: bytes) -> bytes:
+        """Return the bytes as the board gets them."""
+        ...
+
+    def replied(self, data: bytes) -> bytes:
+        """Return the bytes as they leave for the host."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoWireFaults:
+    """A perfect wire."""
+
+    def received(self, data: bytes) -> bytes:
+        """Return the bytes unchanged."""
+        return data
+
+    def replied(self, data: bytes) -> bytes:
+        """Return the bytes unchanged."""
+        return data
+
+
+class PotBoardServer:
+    """Serves a board until ``close``; ``port`` is what pySerial's ``serial_for_url`` opens.
+
+    On a pseudo-terminal, or with ``tcp`` (0: any free one) on that TCP port for one client at a time. ``now`` gives
+    the seconds by which the watchdog counts.
+
+    Raises BoardError where no terminal or port can be had.
+    """
+
+    def __init__(
+        self,
+        board: EmulatedPotBoard,
+        *,
+        tcp: int | None = None,
+        faults: WireFaults | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.board = board
+        self._faults: WireFaults = NoWireFaults() if faults is None else faults
+        self._now = now
+        self._unsent = bytearray()
+        self._lost = 0
+        self._selector = selectors.DefaultSelector()
+        self._waking, self._woken = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._terminal: int | None = None
+        self._kept_open: int | None = None
+        self._listening: socket.socket | None = None
+        self._client: socket.socket | None = None
+        try:
+            self.port = self._open_terminal() if tcp is None else self._listen(tcp)
+        except OSError as cause:
+            self._release()
+            what = "a pseudo-terminal" if tcp is None else f"{LOOPBACK}:{tcp}"
+            raise BoardError(
+                f"the emulated pot board cannot have {what} ({cause.strerror}): choose another way to reach it"
+            ) from cause
+        self._thread = threading.Thread(target=self._serve, name="emulated pot board", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Bytes of replies thrown away because nobody took them."""
+        return self._lost
+
+    def close(self) -> None:
+        """End the thread and close the port; may be called twice."""
+        with contextlib.suppress(OSError):
+            self._waking.send(b"x")
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_terminal(self) -> str:
+        # Not on every system, so not imported with the module.
+        import tty
+
+        self._terminal, self._kept_open = os.openpty()
+        tty.setraw(self._kept_open)
+        os.set_blocking(self._terminal, False)
+        self._selector.register(self._terminal, selectors.EVENT_READ)
+        return os.ttyname(self._kept_open)
+
+    def _listen(self, port: int) -> str:
+        self._listening = socket.create_server((LOOPBACK, port))
+        self._listening.setblocking(False)
+        self._selector.register(self._listening, selectors.EVENT_READ)
+        return f"socket://{LOOPBACK}:{self._listening.getsockname()[1]}"
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                ready = {key.fileobj for key, _ in self._selector.select(TICK)}
+                if self._woken in ready:
+                    return
+                self.board.tick(self._now())
+                if self._listening is not None and self._listening in ready:
+                    self._accept(self._listening)
+                else:
+                    self._exchange()
+        finally:
+            self._release()
+
+    def _accept(self, listening: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            client, _ = listening.accept()
+            # The next client waits until this one has gone.
+            self._selector.unregister(listening)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setblocking(False)
+            self._client = client
+            self._unsent.clear()
+            self._selector.register(client, selectors.EVENT_READ)
+
+    def _exchange(self) -> None:
+        wire = self._terminal if self._client is None else self._client.fileno()
+        if wire is None:
+            return
+        try:
+            data = os.read(wire, PIECE)
+        except BlockingIOError:
+            data = None
+        except OSError:
+            data = b""
+        if data == b"":
+            self._hang_up()
+            return
+        if data:
+            answer = self._answer(data)
+            if len(self._unsent) + len(answer) > MOST_UNSENT:
+                self._lost += len(answer)
+            else:
+                self._unsent += answer
+        self._send(wire)
+
+    def _answer(self, data: bytes) -> bytes:
+        try:
+            return self._faults.replied(self.board.feed(self._faults.received(data), self._now()))
+        except Exception:
+            # A fault of the circuit behind the board must not end the service; the host hears nothing and says so.
+            log.exception("the emulated pot board failed at %d bytes", len(data))
+            return b""
+
+    def _send(self, wire: int) -> None:
+        try:
+            if self._unsent:
+                del self._unsent[: os.write(wire, self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._hang_up()
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        self._selector.modify(wire, events)
+
+    def _hang_up(self) -> None:
+        """Let go of a client that has gone; the board notices by its watchdog only."""
+        if self._client is not None:
+            self._selector.unregister(self._client)
+            self._client.close()
+            self._client = None
+            if self._listening is not None:
+                self._selector.register(self._listening, selectors.EVENT_READ)
+
+    def _release(self) -> None:
+        self._selector.close()
+        for each in (self._client, self._listening, self._waking, self._woken):
+            if each is not None:
+                each.close()
+        for descriptor in (self._terminal, self._kept_open):
+            if descriptor is not None:
+                os.close(descriptor)
