@@ -10,6 +10,8 @@ import pytest
 from hilcl import ContrastiveLearning, DeviceRange, Network, Potentiometer, Task, train
 from hilcl.arrays import IntArray
 from hilcl.bench_board import BenchBoard, Wiring
+from hilcl.drivers.potboard import PotBoard
+from hilcl.drivers.potboard_link import PotBoardOptions
 from hilcl.drivers.registry import open_source, open_voltmeter
 from hilcl.drivers.scanner import ScannerSettings
 from hilcl.drivers.smu import SmuSettings
@@ -17,6 +19,8 @@ from hilcl.sim_backend import SimulatedBoard
 from hilcl.sim_backend.emulation.circuit import EmulatedCircuit
 from hilcl.sim_backend.emulation.daq6510 import Daq6510
 from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
+from hilcl.sim_backend.emulation.potboard import AdcModel, EmulatedPotBoard, PotModel
+from hilcl.sim_backend.emulation.potboard_wire import PotBoardServer
 from hilcl.sim_backend.emulation.server import serve
 from hilcl.sim_backend.emulation.smu_2400 import Smu2400
 from hilcl.sim_backend.emulation.smu_2450 import Smu2450
@@ -147,3 +151,36 @@ def test_an_exception_leaves_the_outputs_off() -> None:
         with pytest.raises(RuntimeError, match="the lights go out"), board:
             raise RuntimeError("the lights go out")
         assert not any(on for each in instruments for on in each.outputs_on)
+
+
+def test_a_pot_board_on_a_serial_port_takes_the_simulators_codes() -> None:
+    """Pots and ADC behind one pseudo-terminal, sources over TCP: 32 pots, two links, one circuit."""
+    task = Task([[1.0, 0.0], [0.4, 0.9]], [[0.7, 0.3], [0.5, 0.6]])
+    rule = ContrastiveLearning(60e-6)
+    expected = codes_of(SimulatedBoard(TORUS, POT.conductances()[64], pots=POT), task, rule, 20)
+    circuit, clock = EmulatedCircuit(TORUS, np.full(32, POT.conductances()[64])), ManualClock()
+    nodes = TORUS.floating.tolist()
+    emulated = EmulatedPotBoard(
+        [PotModel("AD5220", 32, highest=127, power_on=64, safe=127)],
+        lambda codes: circuit.set_conductances(POT.conductances()[codes]),
+        adcs=[AdcModel(len(nodes), bits=32, zero=1 << 31, span=10.0)],
+        read_nodes=lambda: circuit.potentials()[nodes],
+        clock=clock,
+    )
+    smus: dict[str, EmulatedInstrument] = {
+        "smu0": Smu2600B((circuit.port(0), circuit.port(10)), clock),
+        "smu1": SmuB2900((circuit.port(3), circuit.port(8)), clock),
+    }
+    options = PotBoardOptions(turnaround=5.0)
+    with PotBoardServer(emulated) as server, serve(smus) as running, PotBoard("board", server.port, options) as pots:
+        sources = [
+            (open_source("keithley2600b", "smu0", running.resources["smu0"], SETTINGS), [0, 10]),
+            (open_source("keysight-b2900", "smu1", running.resources["smu1"], SETTINGS), [3, 8]),
+        ]
+        wiring = Wiring(pots=[(pots, list(range(32)))], sources=sources, meters=[(pots.meter(), nodes)])
+        start = POT.conductances()[64]
+        with BenchBoard(TORUS, DeviceRange.of_pots(POT), wiring, start, settle=lambda: None) as board:
+            assert codes_of(board, task, rule, 20) == expected
+            np.testing.assert_array_equal(pots.read(), expected[-1])
+            np.testing.assert_array_equal(emulated.codes, expected[-1])
+    assert not any(on for each in smus.values() for on in each.outputs_on)
