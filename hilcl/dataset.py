@@ -1,6 +1,7 @@
 """Data files: tables of named columns from CSV and NPZ, and the scaling of features to board volts."""
 
 import csv
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,20 @@ class Table:
         """Return one column as text; TaskError lists the columns there are."""
         if name not in self.columns:
             known = ", ".join(self.columns)
-            raise TaskError(f"{self.source} has no column {name!r}: it has {known}")
+            raise TaskError(f"{self.source} has no column {name!r}: it has {known}{_advice(name, list(self.columns))}")
         return self.columns[name]
+
+
+def _advice(name: str, columns: list[str]) -> str:
+    """Return what a reader probably has to do about a missing column, or nothing."""
+    separators = [mark for mark in (";", "\t") if any(mark in column for column in columns)]
+    if separators:
+        shown = "tabs" if separators[0] == "\t" else "semicolons"
+        return f"; it seems to be separated by {shown}: save it with commas, and points in numbers"
+    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.6) or [
+        column for column in columns if column.lower() == name.lower()
+    ]
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def read_csv(path: Path) -> Table:
@@ -48,6 +61,8 @@ def read_csv(path: Path) -> Table:
 
     Raises TaskError when the file is missing, empty, not text, or a line has the wrong number of cells.
     """
+    if path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
+        raise TaskError(f"the data file {path} is a spreadsheet: save it as CSV")
     try:
         # Not splitlines(): a form feed or a U+2028 inside a cell ends no line.
         lines = path.read_text(encoding="utf-8-sig").split("\n")

@@ -421,3 +421,27 @@ def test_neither_complements_nor_biases() -> None:
     volts = np.array([[0.5, 4.5]])
     np.testing.assert_array_equal(board_inputs(volts, complement=None, bias=[]), volts)
     np.testing.assert_array_equal(board_inputs(volts, complement=None, bias=[1.0]), [[0.5, 4.5, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "advice"),
+    [
+        ("a;b\n1;2\n", "a", "separated by semicolons: save it with commas"),
+        ("a\tb\n1\t2\n", "a", "separated by tabs"),
+        ("sepal_length,b\n1,2\n", "sepal_lenght", "did you mean 'sepal_length'?"),
+        ("Volts,b\n1,2\n", "volts", "did you mean 'Volts'?"),
+    ],
+)
+def test_a_missing_column_comes_with_advice(tmp_path: Path, content: str, name: str, advice: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TaskError) as caught:
+        read_csv(path).numbers([name])
+    assert advice in str(caught.value)
+
+
+def test_a_spreadsheet_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "data.xlsx"
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(TaskError, match="is a spreadsheet: save it as CSV"):
+        read_csv(path)

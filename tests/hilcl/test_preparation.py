@@ -500,3 +500,27 @@ def test_no_edge_ever_sees_more_than_was_checked(seed: int) -> None:
 
 def test_the_file_is_named_once() -> None:
     refused(RuleError, f"^{FILE}: the nudge", learning="nudge = 7")
+
+
+def test_a_target_out_of_reach_is_named_by_its_line_in_the_file(tmp_path: Path) -> None:
+    rows = [f"0,1,0.{index}" for index in range(1, 9)]
+    rows.insert(5, "0,1,1.5")
+    lines = ["# a comment", "a,b,y", *rows]
+    (tmp_path / "data.csv").write_text("\n".join(lines), encoding="utf-8")
+    text = """
+[board]
+network = { kind = "crossbar", inputs = 2, outputs = 1 }
+g_min = "1 µS"
+g_max = "1 mS"
+[task]
+file = "data.csv"
+inputs = ["a", "b"]
+targets = "y"
+test_fraction = 0.3
+split_seed = %d
+[learning]
+epochs = 1
+"""
+    for seed in range(6):  # in the training part or in the test part, whichever the seed makes it
+        with pytest.raises(TaskError, match=r"in line 8 of .*data\.csv is 1\.5 V, but no resistor board can leave"):
+            prepare(Experiment.parse(text % seed, tmp_path / "x.toml"))

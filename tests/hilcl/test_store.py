@@ -614,3 +614,17 @@ def test_a_damaged_file_can_be_opened_for_writing_or_is_refused(whole_store: Pat
             refusals.append(str(error))
     assert len(refusals) > 5
     assert [sentence for sentence in refusals if "\n" in sentence] == []
+
+
+def test_a_store_where_nothing_may_be_written_can_still_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permission bits do not bind everyone, so the question whether one may write is answered here."""
+    path = tmp_path / "runs.sqlite"
+    with Store(path):
+        pass
+    before = {each.name for each in tmp_path.iterdir()}
+    monkeypatch.setattr("hilcl.store.os.access", lambda *_: False)
+    with Store(path, writable=False) as store:
+        assert store.names() == []
+    assert {each.name for each in tmp_path.iterdir()} == before
