@@ -22,9 +22,6 @@ PIVOTS_PER_TERMINAL = 200
 LEAK = 1e-10
 """Leak to ground, as a part of the board's conductance, by which the state of the limits is made unique."""
 
-TIE_BREAK = 1e-9
-"""Relative difference put between equal limits while states are searched: ties make the search go in circles."""
-
 TIGHTENING = 0.5
 """Factor by which limits are drawn in, from those nothing reaches to the real ones: few states change at a time."""
 
@@ -142,10 +139,9 @@ def settle_sources(basis: Basis, sources: Sources) -> TerminalState:
     unknowns = _solve(volts_of, leaking, sources, state, limit)
     limited_quantity = np.where(sources.by_voltage, unknowns @ leaking.T, unknowns @ volts_of.T)
     widening = max(1.0, float((np.abs(limited_quantity) / limit).max()))
-    untied = limit * (1.0 + TIE_BREAK * np.arange(1, shape[1] + 1))
     while True:
         widening = max(1.0, TIGHTENING * widening)
-        state, unknowns = _pivot(volts_of, leaking, sources, widening * untied, state, own)
+        state, unknowns = _pivot(volts_of, leaking, sources, widening * limit, state, own)
         if widening == 1.0:
             break
     state = _with_a_fixed_voltage(volts_of, current_of, sources, limit, state, own)
