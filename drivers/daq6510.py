@@ -1,7 +1,9 @@
 """Keithley DAQ6510 over SCPI.
 
 Commands: "DAQ6510 Reference Manual", DAQ6510-901-01, SCPI command reference, under the names given with each property;
-``{c}`` is the channel list.
+``{c}`` is the channel list. A scan is set up, started, waited for and read as in the maker's own program
+Instrument_Examples/DAQ6510/Mixed_Function_Multi-Channel_Scanning/DAQ6510_Mixed_Function_Multi-Channel_Scanning_SCPI.py
+(GitHub, tektronix/keithley); line cycles as in PyMeasure's KeithleyDAQ6510: 0.0005 to 15 at 60 Hz, to 12 at 50 Hz.
 """
 
 from hilcl.drivers.dialects import Scpi
@@ -9,9 +11,11 @@ from hilcl.drivers.keithley2450 import check_language
 from hilcl.drivers.properties import choice, integer, number, switch, text
 from hilcl.drivers.scanner import Scanner, ScannerModel
 
+_DIGITS = ((0.0005, 1e-4), (0.01, 1e-5), (1.0, 1e-6))
+"""4½, 5½ and 6½ digits (DAQ6510 data sheet, page 13, measurement rate and digits)."""
 MODELS = {
     model.name: model
-    for model in (ScannerModel("DAQ6510", (0.1, 1.0, 10.0, 100.0, 1000.0), (0.0005, 12.0), 100000, 1e-6),)
+    for model in (ScannerModel("DAQ6510", (0.1, 1.0, 10.0, 100.0, 1000.0), (0.0005, 12.0), 100000, _DIGITS),)
 }
 
 

@@ -2,6 +2,7 @@
 
 Commands: "Series 2400 SourceMeter User's Manual", 2400S-900-01 Rev. K, section 18,
 whose page or full command stands with each property.
+Greatest levels: 18-75 and 18-84.
 ``:MEASure?`` is never sent: it turns the output on and resets the limits (page 18-72).
 """
 

@@ -1,7 +1,9 @@
 """Keithley 2450, 2460, 2461 and 2470 in their own SCPI set.
 
 Commands: "Model 2450 Reference Manual", 2450-901-01 Rev. B, section 6, whose page stands with each property; the 2461
-manual (2461-901-01 A) and the 2470 manual (2470-901-01 A) have the same ones.
+manual (2461-901-01 A) and the 2470 manual (2470-901-01 A) have the same ones. Ranges and levels: 2450 manual, 6-70 and
+6-75, and SPEC-2450 Rev. A, page 2; 2461 manual, 6-60, 6-93 and 6-98; 2470 manual, 12-53, and its specifications, whose
+1000 V range alone is coarser (10 mV).
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from hilcl.errors import InputError
 
 _FROM_10_NANO = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _FROM_MICRO = _FROM_10_NANO[2:]
+_2461_VOLTS = (0.2, 2.0, 7.0, 10.0, 20.0, 100.0)
 MODELS = {
     model.name: model
     for model in (
@@ -20,7 +23,7 @@ MODELS = {
         SmuModel(
             "2460",
             ("1",),
-            (0.2, 2.0, 10.0, 20.0, 100.0),
+            _2461_VOLTS,
             (*_FROM_MICRO, 4.0, 5.0, 7.0),
             105.0,
             7.35,
@@ -30,7 +33,7 @@ MODELS = {
         SmuModel(
             "2461",
             ("1",),
-            (0.2, 2.0, 10.0, 20.0, 100.0),
+            _2461_VOLTS,
             (*_FROM_MICRO, 4.0, 5.0, 7.0),
             105.0,
             7.35,
@@ -200,12 +203,15 @@ class Keithley2450Channel(SmuChannel):
         ]
 
     def select_volts(self, volts: float) -> list[str]:
-        """Source volts, measure amperes; the volts come with them, read back."""
+        """Source volts, measure amperes; the volts come with them, read back.
+
+        The measure function goes before the source function, which it may change (2461 manual, 2-100).
+        """
         kind = type(self)
         return [
             self.put(kind.source_volts, volts),
-            self.put(kind.source_function, "volts"),
             self.put(kind.sense_function, "amps"),
+            self.put(kind.source_function, "volts"),
         ]
 
     def select_float(self) -> list[str]:
@@ -213,8 +219,8 @@ class Keithley2450Channel(SmuChannel):
         kind = type(self)
         return [
             self.put(kind.source_amps, self.trim),
-            self.put(kind.source_function, "amps"),
             self.put(kind.sense_function, "volts"),
+            self.put(kind.source_function, "amps"),
         ]
 
 

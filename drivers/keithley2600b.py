@@ -1,7 +1,8 @@
 """Keithley Series 2600B (and 2600A) over TSP, one or two channels.
 
 Commands: "Series 2600B Reference Manual", 2600BS-901-01 Rev. B (May 2013), section 7, under the names given with each
-property; ``{c}`` is the channel, a or b.
+property; ``{c}`` is the channel, a or b. Ranges: section 2, available ranges; levels reach 101 % of a range, readings
+102 %. Resolution: data sheet of the series, page 10, whose coarsest step, 10 µV on the 6 V range, stands for all.
 """
 
 from collections.abc import Sequence

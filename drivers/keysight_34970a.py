@@ -1,7 +1,9 @@
 """Keysight (Agilent, HP) 34970A and 34972A over SCPI.
 
 Commands: "Agilent 34970A Data Acquisition/Switch Unit User's Guide", chapter 5, under the names given with each
-property; ``{c}`` is the channel list.
+property; ``{c}`` is the channel list. ``READ?`` sends every reading of the scan as it is taken and keeps none, so
+that the 50 000 readings of the memory are no bound; ``INITiate`` with ``FETCh?`` would go through that memory, which
+can be read at any time, even during a scan (chapter 4, viewing readings stored in memory; chapter 5, READ?).
 """
 
 from hilcl.drivers.dialects import Scpi
@@ -10,17 +12,19 @@ from hilcl.drivers.scanner import Scanner, ScannerModel
 
 _NPLC = (0.02, 0.2, 1.0, 2.0, 10.0, 20.0, 100.0, 200.0)
 _RANGES = (0.1, 1.0, 10.0, 100.0, 300.0)
+_RESOLUTIONS = tuple(zip(_NPLC, (1e-4, 1e-5, 3e-6, 2.2e-6, 1e-6, 8e-7, 3e-7, 2.2e-7), strict=True))
+"""Integration time and resolution (User's Guide, chapter 4, custom A/D integration time)."""
 MODELS = {
     model.name: model
     for model in (
-        ScannerModel("34970A", _RANGES, (_NPLC[0], _NPLC[-1]), 50000, 1e-6, _NPLC),
-        ScannerModel("34972A", _RANGES, (_NPLC[0], _NPLC[-1]), 50000, 1e-6, _NPLC),
+        ScannerModel("34970A", _RANGES, (_NPLC[0], _NPLC[-1]), 50000, _RESOLUTIONS, _NPLC),
+        ScannerModel("34972A", _RANGES, (_NPLC[0], _NPLC[-1]), 50000, _RESOLUTIONS, _NPLC),
     )
 }
 
 
 class Keysight34970A(Scanner):
-    """Driver of the 34970A: one message starts the scan and fetches readings with their channels when it has ended."""
+    """Driver of the 34970A: one query scans and returns readings with their channels."""
 
     family = "Keysight 34970A"
     makers = ("KEYSIGHT", "AGILENT", "HEWLETT-PACKARD")
@@ -110,4 +114,4 @@ class Keysight34970A(Scanner):
         return self.put(type(self).scan_count, averages)
 
     def _scan(self, averages: int, timeout: float) -> str:
-        return self._exchange([":INIT"], [":FETC?"], timeout)[0]
+        return self._exchange([], [":READ?"], timeout)[0]

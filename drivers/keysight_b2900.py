@@ -2,7 +2,8 @@
 
 Commands: "Agilent B2900 Series SCPI Command Reference", B2910-90030 Edition 2, chapter 4, under the names given with
 each property; ``{c}`` is the channel, 1 or 2. Automatic output on, on after a reset, is switched off and checked:
-with it a ``:READ?`` would turn the output on.
+with it a ``:READ?`` would turn the output on. Figures of the models: "B2900A Series Precision SMU" data sheet, page 16
+(ranges, resolution), and the command reference, :SENSe:VOLTage:NPLCycles (+4E-4 to +100 line cycles at 50 Hz).
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ MODELS = {
             for kind, channels in (("01A", _ONE), ("02A", _TWO), ("01B", _ONE), ("02B", _TWO))
         ),
         *(
-            SmuModel(f"B29{kind}", channels, _VOLTS, (1e-8, *_FROM_100_NANO), 210.0, 3.03, (4e-4, 100.0), 5e-8)
+            SmuModel(f"B29{kind}", channels, _VOLTS, (1e-8, *_FROM_100_NANO), 210.0, 3.03, (4e-4, 100.0), 5e-7)
             for kind, channels in (("11A", _ONE), ("12A", _TWO), ("11B", _ONE), ("12B", _TWO))
         ),
     )
@@ -225,6 +226,8 @@ class KeysightB2900(Smu):
     channel_class = KeysightB2900Channel
 
     def _measure(self, channels: Sequence[SmuChannel]) -> list[SmuReading]:
+        # Channel 1's elements, then channel 2's, each set in the order volts, amperes, status
+        # (:READ[:SCALar]?, :FORMat:ELEMents:SENSe).
         names = ",".join(channel.name for channel in channels)
         answer = self._exchange([], [f":READ? (@{names})"], self._reading_time(len(channels)))[0]
         fields = answer.split(",")

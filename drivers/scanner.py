@@ -20,16 +20,17 @@ from hilcl.errors import InputError, MeasurementError
 
 @dataclass(frozen=True)
 class ScannerModel:
-    """What a model can do: voltage ranges (V), line cycles, the most sweeps of one scan, and its resolution of a range.
+    """What a model can do: voltage ranges (V), line cycles, the most sweeps of one scan, and its resolutions.
 
-    ``nplc_values`` lists the only integration times where a model has no continuous choice.
+    ``resolutions`` are pairs in ascending order: from that many line cycles on, a reading is good to that fraction of
+    its range. ``nplc_values`` lists the only integration times where a model has no continuous choice.
     """
 
     name: str
     volt_ranges: tuple[float, ...]
     nplc: tuple[float, float]
     most_averages: int
-    resolution: float
+    resolutions: tuple[tuple[float, float], ...]
     nplc_values: tuple[float, ...] = ()
 
     @property
@@ -41,6 +42,10 @@ class ScannerModel:
     def averages(self) -> tuple[float, float]:
         """Numbers of sweeps one scan can take."""
         return 1, self.most_averages
+
+    def resolution(self, nplc: float) -> float:
+        """Return the smallest step of a reading as a fraction of its range."""
+        return next(step for least, step in reversed(self.resolutions) if least <= nplc)
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class Scanner(VisaInstrument[ScannerModel], ABC):
         # Twice, for autozero, at 50 Hz; plus the relay, and once more for good measure.
         duration = 2 * averages * len(self._channels) * (2 * settings.nplc / 50 + delay + 0.02)
         rows = self._parse(self._scan(averages, duration), averages)
-        return averaged(rows, np.full(len(self._channels), self.model.resolution * self.used_range))
+        return averaged(rows, np.full(len(self._channels), self.model.resolution(settings.nplc) * self.used_range))
 
     def _parse(self, answer: str, averages: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
         """Return the readings (A, C) in the order of ``channels``, whatever order the instrument scanned in."""

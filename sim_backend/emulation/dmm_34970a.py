@@ -1,12 +1,13 @@
 """The Keysight 34970A and 34972A with 34901A multiplexers on the wire (34970A User's Guide, 34970-90003, chapter 5)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from hilcl.sim_backend.emulation.channel_settings import ChannelSettings
+from hilcl.sim_backend.emulation.instrument import wire_number
 from hilcl.sim_backend.emulation.meter import IDEAL_METER, MeterErrors, ScanningMeter
 from hilcl.sim_backend.emulation.port import Clock, Port
 from hilcl.sim_backend.emulation.scpi import OVERFLOW, Argument, ScpiError
@@ -28,11 +29,23 @@ OVERRANGE = 1.2
 RELAY_SECONDS = 0.003
 MEMORY = 50_000
 """Readings kept; later ones push out the first (chapter 4, reading memory)."""
+MOST_READINGS = 10 * MEMORY
+"""The longest scan this emulator takes in one go; error −223 beyond."""
 
 CHANNELS = tuple(slot * 100 + channel for slot in (1, 2, 3) for channel in range(1, 21))
 """Voltage channels of three 34901A modules."""
 
 NPLC = (0.02, 0.2, 1.0, 2.0, 10.0, 20.0, 100.0, 200.0)
+
+
+@dataclass(frozen=True)
+class Sweeps(Whole):
+    """A number of sweeps, which a query answers like a reading: ``+1.00000000E+01`` (TRIGger:COUNt)."""
+
+    def show(self, value: Any, digits: int | None) -> str:
+        """Return ``+1.000000E+01``."""
+        return wire_number(float(value), digits)
+
 
 CHANNEL_SETTINGS = (
     Setting("[:SENSe#]:VOLTage:DC:RANGe", "range", Real(0, 300, "V"), 10.0),
@@ -52,7 +65,7 @@ SETTINGS = (
     Setting(":FORMat:READing:ALARm", "show_alarm", Boolean(), False),
     Setting(":FORMat:READing:TIME:TYPE", "time_type", Choice(("ABSolute", "RELative")), "REL"),
     Setting(":TRIGger:SOURce", "trigger_source", Choice(("BUS", "IMMediate", "EXTernal", "TIMer")), "IMM"),
-    Setting(":TRIGger:COUNt", "trigger_count", Whole(1, MEMORY), 1),
+    Setting(":TRIGger:COUNt", "trigger_count", Sweeps(1, MEMORY), 1),
     Setting(":TRIGger:TIMer", "trigger_timer", Real(0, 359_999, "S"), 10.0),
     Setting(":DISPlay[:STATe]", "display", Boolean(), True),
 )
@@ -118,26 +131,38 @@ class Dmm34970A(ScpiInstrument):
         if not self._waiting:
             raise ScpiError(-211)
         self._waiting = False
-        self._sweep()
+        self._store(self._sweep())
 
-    def _initiate(self) -> None:
+    def _begin(self) -> None:
+        # A new scan starts with an empty memory (chapter 4, viewing readings stored in memory).
         if not self._scan:
             raise ScpiError(-221, "Settings conflict")
         self._memory = []
         self._epoch = self._meter.now
-        source = self.state[1]["trigger_source"]
-        if source in {"BUS", "EXT"}:
+
+    def _initiate(self) -> None:
+        self._begin()
+        if self.state[1]["trigger_source"] in {"BUS", "EXT"}:
             self._waiting = True
             return
-        if self.state[1]["trigger_count"] * len(self._scan) > MEMORY:
+        for readings in self._sweeps():
+            self._store(readings)
+
+    def _sweeps(self) -> Iterator[list[Stored]]:
+        if self.state[1]["trigger_count"] * len(self._scan) > MOST_READINGS:
             raise ScpiError(-223)
         for number in range(self.state[1]["trigger_count"]):
-            if source == "TIM":
+            if self.state[1]["trigger_source"] == "TIM":
                 self._meter.wait(self._epoch + number * self.state[1]["trigger_timer"] - self._meter.now)
-            self._sweep()
+            yield self._sweep()
 
-    def _sweep(self) -> None:
+    def _store(self, readings: list[Stored]) -> None:
+        self._memory += readings
+        del self._memory[:-MEMORY]
+
+    def _sweep(self) -> list[Stored]:
         values = self._settings_by_channel
+        readings = []
         for channel in self._scan:
             self._meter.close(channel)
             self._meter.wait(0.0 if values["delay_auto", channel] else values["delay", channel])
@@ -146,9 +171,9 @@ class Dmm34970A(ScpiInstrument):
             reach = (RANGES[-1] if values["auto", channel] else values["range", channel]) * OVERRANGE
             if abs(volts) > reach:
                 volts = math.copysign(OVERFLOW, volts)
-            self._memory.append(Stored(volts, channel, self._meter.now - self._epoch))
+            readings.append(Stored(volts, channel, self._meter.now - self._epoch))
         self._meter.open()
-        del self._memory[:-MEMORY]
+        return readings
 
     def _show(self, readings: Sequence[Stored]) -> str:
         state = self.state[1]
@@ -168,11 +193,12 @@ class Dmm34970A(ScpiInstrument):
             raise ScpiError(-230)
         return self._show(self._memory)
 
-    def _read(self, request: Request) -> str:
+    def _read(self, _: Request) -> str:
         if self.state[1]["trigger_source"] in {"BUS", "EXT"}:
             raise ScpiError(-214)
-        self._initiate()
-        return self._fetch(request)
+        self._begin()
+        # READ? sends readings straight to the output and keeps none (chapter 5, READ?).
+        return self._show([reading for readings in self._sweeps() for reading in readings])
 
     def _remove(self, request: Request) -> str:
         (given,) = request.take(1, 1)

@@ -50,7 +50,9 @@ MODELS = {
 }
 
 OVERRANGE = 1.01
-"""Source and measure ranges reach 1 % further (specifications of the series)."""
+"""A source reaches 101 % of its range (section 2, maximum source values and readings)."""
+READING_OVERRANGE = 1.02
+"""A reading reaches 102 % of its range (same place)."""
 
 OUTPUT_OFF, OUTPUT_ON, OUTPUT_HIGH_Z = 0, 1, 2
 OFF_NORMAL, OFF_ZERO, OFF_HIGH_Z = 0, 1, 2
@@ -300,7 +302,7 @@ class Channel:
         for quantity, value in (("v", volts), ("i", amperes)):
             fixed = not values[f"measure.autorange{quantity}"]
             if letter in (quantity, "r", "p") and fixed and not self._sources(quantity):
-                reach = values[f"measure.range{quantity}"] * OVERRANGE
+                reach = values[f"measure.range{quantity}"] * READING_OVERRANGE
                 if abs(value) > reach * (1 + 1e-9):
                     return math.copysign(NAN, value)
         if letter == "r":

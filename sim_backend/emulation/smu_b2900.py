@@ -13,6 +13,14 @@ from hilcl.sim_backend.emulation.status import QueuedError, RegisterSet, Status
 VOLT_RANGES = (0.2, 2.0, 20.0, 200.0)
 AMPERE_RANGES = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 1.5, 3.0)
 OVERRANGE = 1.05
+HIGH_CURRENT = 1.5
+"""From this range on, A, readings reach less far ("B2900A Series Precision SMU" data sheet, page 16, over range)."""
+
+
+def reading_reach(quantity: str, full_scale: float) -> float:
+    """Return the greatest reading on a range: 106 % of it, 102 % of the two highest current ranges."""
+    return full_scale * (1.02 if quantity == "amperes" and full_scale >= HIGH_CURRENT else 1.06)
+
 
 CHANNELS = {
     "B2901A": 1,
@@ -219,7 +227,7 @@ class SmuB2900(ScpiInstrument):
     def _limit(self, channel: int, quantity: str) -> float:
         state = self.state[channel]
         limit = float(state[f"limit_{quantity}"])
-        return limit if state[f"{quantity}_auto"] else min(limit, state[f"{quantity}_range"] * OVERRANGE)
+        return limit if state[f"{quantity}_auto"] else min(limit, reading_reach(quantity, state[f"{quantity}_range"]))
 
     def _switch(self, channel: int, on: bool) -> None:
         self.outputs[channel] = on
@@ -253,7 +261,7 @@ class SmuB2900(ScpiInstrument):
         for name, quantity, value in (("VOLT", "volts", reading.volts), ("CURR", "amperes", reading.amperes)):
             sourced = state["function"] == name
             fixed = not sourced and not state[f"{quantity}_auto"]
-            over = fixed and abs(value) > state[f"{quantity}_range"] * OVERRANGE * (1 + 1e-6)
+            over = fixed and abs(value) > reading_reach(quantity, state[f"{quantity}_range"]) * (1 + 1e-6)
             wanted = name in functions or "RES" in functions
             shown[name] = OVERFLOW if over else value if wanted else NAN
         ohms = reading.ohms if reading.amperes and "RES" in functions else NAN

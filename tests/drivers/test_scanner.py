@@ -47,14 +47,32 @@ def test_a_34970a_scans_in_its_own_order_and_channels_stay_what_they_are() -> No
         *k34970a_open("205,101"),
         scpi([":TRIG:COUN 2"], error='+0,"No error"'),
         scpi(
-            [":INIT"],
-            (":FETC?", "+1.00000000E+00,101,+2.00000000E+00,205,+1.20000000E+00,101,+2.20000000E+00,205"),
+            [],
+            (":READ?", "+1.00000000E+00,101,+2.00000000E+00,205,+1.20000000E+00,101,+2.20000000E+00,205"),
             error='+0,"No error"',
         ),
     ]
     with Wire(script) as wire, Keysight34970A("dmm", wire.resource, ["205", "101"]) as meter:
         assert meter.channels == ("205", "101")
-        assert meter.read(2).volts.tolist() == pytest.approx([2.1, 1.1])
+        readings = meter.read(2)
+        assert readings.volts.tolist() == pytest.approx([2.1, 1.1])
+        # Means of two that lie 0.2 V apart, on 10 V at 1 line cycle: 30 µV.
+        assert readings.volts_u.tolist() == pytest.approx([math.hypot(0.1, 3e-5 / math.sqrt(12))] * 2)
+
+
+@pytest.mark.parametrize(
+    ("driver", "model", "nplc", "resolution"),
+    [
+        ("34970a", "34970A", 0.02, 1e-4),
+        ("34970a", "34972A", 1.0, 3e-6),
+        ("34970a", "34970A", 200.0, 2.2e-7),
+        ("daq6510", "DAQ6510", 0.0005, 1e-4),
+        ("daq6510", "DAQ6510", 0.5, 1e-5),
+        ("daq6510", "DAQ6510", 12.0, 1e-6),
+    ],
+)
+def test_resolution_goes_with_the_integration_time(driver: str, model: str, nplc: float, resolution: float) -> None:
+    assert VOLTMETERS[driver].models[model].resolution(nplc) == resolution
 
 
 @pytest.mark.parametrize(
@@ -83,7 +101,7 @@ def test_an_overflow_names_its_channel(value: str) -> None:
 
 def test_after_a_lost_link_the_scan_is_set_up_again() -> None:
     count = scpi([":TRIG:COUN 1"], error='+0,"No error"')
-    scan = ";".join([":INIT", ":FETC?", ":SYST:ERR?"])
+    scan = ";".join([":READ?", ":SYST:ERR?"])
     with (
         Wire(
             [*k34970a_open(), count, Hear(scan, "+1.0E+00,1", then="mid-line")],

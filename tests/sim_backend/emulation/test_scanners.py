@@ -94,13 +94,24 @@ def test_dmm_configures_and_reads() -> None:
     tell(instrument, ["CONF:VOLT:DC 10,(@101:102)"])
     assert ask(instrument, "ROUT:SCAN?;:ROUT:SCAN:SIZE?") == "#210(@101,102);+2"
     assert numbers(ask(instrument, "READ?")) == [1.5, -0.25]
+    assert ask(instrument, "DATA:POIN?") == "+0"
     tell(instrument, ["FORM:READ:CHAN ON", "TRIG:COUN 2", "INIT"])
+    assert float(ask(instrument, "TRIG:COUN?")) == 2.0
+    assert ask(instrument, "TRIG:COUN?").startswith("+2.0")
     assert numbers(ask(instrument, "FETC?")) == [1.5, 101, -0.25, 102] * 2
     assert ask(instrument, "DATA:POIN?") == "+4"
     assert numbers(ask(instrument, "DATA:REM? 1")) == [1.5, 101]
     assert ask(instrument, "R? 1").startswith("#2")
     assert ask(instrument, "DATA:POIN?;:FETC?").startswith("+2;")
     assert numbers(ask(instrument, "MEAS:VOLT:DC? (@320)")) == [30.0, 320]
+
+
+def test_dmm_keeps_the_last_readings_of_a_long_scan_and_sends_all_when_asked_to_read() -> None:
+    instrument, _ = dmm()
+    tell(instrument, ["ROUT:SCAN (@101,102)", "TRIG:COUN 25001", "INIT"])
+    assert ask(instrument, "DATA:POIN?") == "+50000"
+    assert len(numbers(ask(instrument, "READ?"))) == 50_002
+    assert ask(instrument, "DATA:POIN?") == "+0"
 
 
 def test_dmm_scans_in_ascending_order_and_skips_what_is_not_there() -> None:

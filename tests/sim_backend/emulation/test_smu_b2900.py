@@ -3,7 +3,7 @@ import struct
 import pytest
 
 from hilcl.sim_backend.emulation.port import OPEN, Applied
-from hilcl.sim_backend.emulation.smu_b2900 import CHANNELS, SmuB2900
+from hilcl.sim_backend.emulation.smu_b2900 import CHANNELS, SmuB2900, reading_reach
 from tests.sim_backend.emulation.bench import ManualClock, Node, ask, divider, numbers, tell
 
 
@@ -117,7 +117,15 @@ def test_errors(message: str, code: int) -> None:
 def test_fixed_ranges_limit_and_overflow() -> None:
     instrument, _, b = smu()
     tell(instrument, [":SENS2:CURR:PROT 0.1;:SENS2:CURR:RANG 1E-3;:SOUR2:VOLT 0;:OUTP2 ON"])
-    assert b.see().amperes == pytest.approx(-1.05e-3)
+    assert b.see().amperes == pytest.approx(-1.06e-3)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "full_scale", "reach"),
+    [("volts", 20.0, 21.2), ("amperes", 0.01, 0.0106), ("amperes", 1.5, 1.53), ("amperes", 3.0, 3.06)],
+)
+def test_how_far_readings_reach(quantity: str, full_scale: float, reach: float) -> None:
+    assert reading_reach(quantity, full_scale) == pytest.approx(reach)
 
 
 def test_reset() -> None:
