@@ -55,12 +55,15 @@ def open_source(
     model: str | None = None,
     serial: str | None = None,
     relay: Relay | None = None,
+    channels: Sequence[str] | None = None,
 ) -> Smu:
-    """Return an open SMU; no output has changed.
+    """Return an open SMU of which ``channels`` are used, all if None; no output has changed.
 
     Raises InputError or BoardError, and then nothing stays open.
     """
-    smu = source_driver(driver)(name, resource, settings, link=link, model=model, serial=serial, relay=relay)
+    smu = source_driver(driver)(
+        name, resource, settings, link=link, model=model, serial=serial, relay=relay, channels=channels
+    )
     return _opened(smu)
 
 

@@ -258,7 +258,7 @@ class SmuChannel(ABC):
 
 
 class Smu(VisaInstrument[SmuModel], ABC):
-    """An SMU of one or more channels: a SourceBank.
+    """An SMU of one or more channels: a SourceBank of those named in ``channels``, all if None.
 
     ``open`` changes no output. If all outputs are off it sets everything up, limits included, and reads the limits
     back; an output found on is left alone until the first ``drive``, which then switches it off before it sets up.
@@ -276,6 +276,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         model: str | None = None,
         serial: str | None = None,
         relay: Relay | None = None,
+        channels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(name, resource, link=link, model=model, serial=serial)
         if (settings.free_mode == "relay") != (relay is not None):
@@ -284,14 +285,15 @@ class Smu(VisaInstrument[SmuModel], ABC):
             )
         self.settings = settings
         self._relay = relay
+        self._used = None if channels is None else tuple(channels)
         self._channels: tuple[SmuChannel, ...] = ()
         self._set_up = False
         self._powered: tuple[str, ...] = ()
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the channels: ``("a", "b")``."""
-        return self.model.channels
+        """Names of the channels that are used: ``("a", "b")``."""
+        return self.model.channels if self._used is None else self._used
 
     @property
     def powered_at_open(self) -> tuple[str, ...]:
@@ -333,11 +335,12 @@ class Smu(VisaInstrument[SmuModel], ABC):
         """Start ``read`` in the owner thread."""
         return self.submit(lambda: self._step(self._read))
 
-    def calibrate_float(self, averages: int = 10) -> tuple[FloatOffset, ...]:
-        """Let every channel float, measure the current it sources nevertheless, and correct for it from now on.
+    def calibrate_float(self, averages: int = 10, volts: FloatArray | None = None) -> tuple[FloatOffset, ...]:
+        """Let channels float, measure the current they source nevertheless, and correct for it from now on.
 
-        The channel's own ammeter is the reference. The terminals must be as they are in the free phase, the inputs of
-        the board at 0 V or floating. Raises InputError unless channels float by ``zero_amp``, BoardError if a channel
+        The channel's own ammeter is the reference. ``volts`` (C,) are driven meanwhile and the channels with NaN are
+        calibrated; None calibrates all. The terminals must be as they are in the free phase, the board's inputs at 0 V
+        or floating. Raises InputError unless channels float by ``zero_amp``, BoardError if a channel
         is in compliance or the correction makes it worse than the scatter explains.
         """
         if self.settings.free_mode != "zero_amp":
@@ -346,7 +349,8 @@ class Smu(VisaInstrument[SmuModel], ABC):
             )
         if averages < 2:
             raise InputError(f"the offset of {self.name} needs at least 2 readings, not {averages}")
-        return self._run(lambda: self._calibrate(averages))
+        levels = self._levels(np.full(len(self.channels), np.nan) if volts is None else volts)
+        return self._run(lambda: self._calibrate(averages, levels))
 
     def make_safe(self) -> None:
         """Ramp every channel to 0 V, switch all outputs off, verify, and open their relays.
@@ -361,7 +365,13 @@ class Smu(VisaInstrument[SmuModel], ABC):
     # The owner thread's work.
 
     def _prepare(self) -> None:
-        self._channels = tuple(self.channel_class(self, name) for name in self.model.channels)
+        unknown = sorted(set(self.channels) - set(self.model.channels))
+        if unknown:
+            raise InputError(
+                f"{self.name}: a {self.model.name} has no channel {unknown[0]}, only "
+                f"{', '.join(self.model.channels)}: correct the wiring"
+            )
+        self._channels = tuple(self.channel_class(self, name) for name in self.channels)
         self._check_ranges()
         self._powered = tuple(channel.name for channel in self._channels if self._is_on(channel))
         self._set_up = False
@@ -543,16 +553,17 @@ class Smu(VisaInstrument[SmuModel], ABC):
         """Return how long a measurement may take on top of the link's time-out, seconds: volts and current at 50 Hz."""
         return 4 * 2 * channels * self.settings.nplc / 50
 
-    def _calibrate(self, averages: int) -> tuple[FloatOffset, ...]:
-        levels = tuple(math.nan for _ in self._channels)
-        for channel in self._channels:
-            channel.trim = 0.0
+    def _calibrate(self, averages: int, levels: tuple[float, ...]) -> tuple[FloatOffset, ...]:
+        floating = [index for index, level in enumerate(levels) if math.isnan(level)]
+        for index in floating:
+            self._channels[index].trim = 0.0
         before, _ = self._float_currents(levels, averages)
-        for channel, current in zip(self._channels, before, strict=True):
-            channel.trim = -float(current)
+        for index in floating:
+            self._channels[index].trim = -float(before[index])
         after, scatter = self._float_currents(levels, averages)
         found = []
-        for index, channel in enumerate(self._channels):
+        for index in floating:
+            channel = self._channels[index]
             if abs(after[index]) > max(abs(before[index]), 5 * scatter[index]):
                 channel.trim = 0.0
                 raise BoardError(
@@ -569,8 +580,8 @@ class Smu(VisaInstrument[SmuModel], ABC):
         def measured() -> FloatArray:
             for channel in self._channels:
                 if channel.mode == "float":
-                    # Its correction may have changed: bring it in again.
-                    self._exchange(channel.select_float(), [])
+                    # Its correction may have changed: bring it in again. Some models switch off meanwhile.
+                    self._exchange([*channel.select_float(), channel.put(type(channel).output, True)], [])
             self._drive(levels)
             rows = []
             for _ in range(averages):

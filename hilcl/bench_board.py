@@ -1,10 +1,11 @@
 """A board made of instruments: pots, sources and meters behind the same protocol the simulator answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,23 @@ class Wiring:
 
 @dataclass(frozen=True)
 class BenchLimits:
-    """What is refused before it is driven (``volts``) and checked after each reading (``amperes_per_pot``)."""
+    """What is refused before it is driven (``volts``) and checked after each reading (``*_per_pot``)."""
 
     volts: float = np.inf
     amperes_per_pot: float = np.inf
+    watts_per_pot: float = np.inf
+
+
+class Memory(Protocol):
+    """What decides the next readings besides codes and drives; a bench of real instruments has none."""
+
+    def snapshot(self) -> BoardSnapshot:
+        """Return the state as JSON values."""
+        ...
+
+    def restore(self, snapshot: BoardSnapshot) -> None:
+        """Take back what ``snapshot`` returned."""
+        ...
 
 
 class BenchBoard(SafeExit):
@@ -45,6 +59,7 @@ class BenchBoard(SafeExit):
     ``device_range`` needs a table: codes are what is written. ``settle`` is called after every change of the drives
     and returns once the board has settled. Independent links work in parallel. A reading in compliance is settled and
     read again up to ``retries`` times; what still is in compliance is marked in the response and never used.
+    ``identities`` name the instruments for the records; ``on_close`` are called last, whatever happened before.
 
     Raises InputError where a node or edge is wired twice or a terminal or edge not at all.
     """
@@ -60,6 +75,9 @@ class BenchBoard(SafeExit):
         averages: int = 1,
         retries: int = 2,
         limits: BenchLimits | None = None,
+        identities: Mapping[str, str] | None = None,
+        memory: Memory | None = None,
+        on_close: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._network = network
         self._device_range = device_range.for_edges(network.n_edges)
@@ -67,6 +85,8 @@ class BenchBoard(SafeExit):
             raise InputError("a bench needs a device range with a table: what is written to a pot is a code")
         self._wiring, self._settle, self._averages, self._retries = wiring, settle, averages, retries
         self._limits = limits or BenchLimits()
+        self.identities = dict(identities or {})
+        self._memory, self._on_close = memory, tuple(on_close)
         _check_wiring(network, wiring)
         self._links = ThreadPoolExecutor(max_workers=max(1, len(self._devices())), thread_name_prefix="hilcl-link")
         self._closed = False
@@ -136,11 +156,13 @@ class BenchBoard(SafeExit):
         return contrast_from_responses(self, volts, wanted, nudge)
 
     def snapshot(self) -> BoardSnapshot:
-        """A bench has no memory that could be stored."""
-        return {}
+        """Return what an emulated bench remembers; real instruments have nothing that could be stored."""
+        return {} if self._memory is None else self._memory.snapshot()
 
     def restore(self, snapshot: BoardSnapshot) -> None:
-        """Nothing to take back."""
+        """Take back what an emulated bench remembered."""
+        if self._memory is not None:
+            self._memory.restore(snapshot)
 
     def make_safe(self) -> None:
         """Switch every source off first, then make meters and pots safe; raises BoardError only when all was tried."""
@@ -155,16 +177,23 @@ class BenchBoard(SafeExit):
             raise BoardError("; ".join(failures))
 
     def close(self) -> None:
-        """Make the bench safe and let go of every device."""
+        """Make the bench safe and let go of every device; raises BoardError only when all was tried."""
         if self._closed:
             return
         self._closed = True
-        try:
-            self.make_safe()
-        finally:
-            for device in self._devices():
-                device.close()
-            self._links.shutdown()
+        with ExitStack() as last:
+            for call in self._on_close:
+                last.callback(call)
+            last.callback(self._links.shutdown)
+            failures = []
+            for work in (self.make_safe, *(device.close for device in self._devices())):
+                try:
+                    work()
+                except BoardError as error:
+                    failures.append(str(error))
+            if failures:
+                # A device that cannot be made safe says so again when it is closed.
+                raise BoardError("; ".join(dict.fromkeys(failures)))
 
     def _devices(self) -> list[Device]:
         groups = (self._wiring.sources, self._wiring.meters, self._wiring.pots)
@@ -232,15 +261,20 @@ class BenchBoard(SafeExit):
         return limited
 
     def _check_pots(self, potentials: FloatArray) -> None:
-        """Raise BoardError where a pot carries more than its limit, by the measured voltages."""
-        amperes = np.abs(self._network.edge_voltages(potentials)) * self._conductances
-        beyond = np.flatnonzero(amperes > self._limits.amperes_per_pot)
-        if beyond.size:
-            edge = int(beyond[0])
-            raise BoardError(
-                f"edge {edge} carries {amperes[edge]:.3g} A, above its limit of {self._limits.amperes_per_pot:g} A: "
-                "lower the volts or exclude its lowest codes"
-            )
+        """Raise BoardError where a pot carries or takes more than its limit, by the measured voltages."""
+        volts = np.abs(self._network.edge_voltages(potentials))
+        amperes = volts * self._conductances
+        for values, limit, unit, does in (
+            (amperes, self._limits.amperes_per_pot, "A", "carries"),
+            (amperes * volts, self._limits.watts_per_pot, "W", "heats with"),
+        ):
+            beyond = np.flatnonzero(values > limit)
+            if beyond.size:
+                edge = int(beyond[0])
+                raise BoardError(
+                    f"edge {edge} {does} {values[edge]:.3g} {unit}, above its limit of {limit:g} {unit}: lower the "
+                    "volts or exclude its lowest codes"
+                )
 
 
 def _check_wiring(network: Network, wiring: Wiring) -> None:

@@ -6,9 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
+from hilcl.bench_section import DRIVERS, BenchSection, instrument_section
 from hilcl.errors import ExperimentError
+from hilcl.file_values import LARGEST, Count, Node, Number, Section, StepSize, Switch, Whole
 from hilcl.units import (
     Amperes,
     Kelvins,
@@ -20,7 +22,6 @@ from hilcl.units import (
     SquareVolts,
     Volts,
     Watts,
-    step_size,
     to_si,
 )
 
@@ -47,26 +48,6 @@ def _siemens(value: object) -> float:
         if ohms <= 0:
             raise
         return 1.0 / ohms
-
-
-# pydantic would take true for 1 and "5" for 5.
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, Field(strict=True)]
-Switch = Annotated[bool, Field(strict=True)]
-
-LARGEST = 10_000_000
-"""Nodes or edges of a board: more is a slip of the pen, and would take the computer's memory with it."""
-
-Node = Annotated[int, Field(strict=True, ge=0, lt=LARGEST)]
-Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
-
-StepSize = Annotated[float | Literal["auto"], BeforeValidator(step_size)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values cannot change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class CrossbarSection(Section):
@@ -119,8 +100,12 @@ NetworkSection = Annotated[CrossbarSection | GridSection | EdgesSection, Field(d
 
 
 class PotsSection(Section):
-    """One potentiometer type on every edge: R(k) = series + wiper + end_to_end·k/denominator."""
+    """One potentiometer type on every edge: R(k) = series + wiper + end_to_end·k/denominator.
 
+    ``chip`` names it in the catalogue, against whose figures and ratings the others are then checked.
+    """
+
+    chip: str | None = None
     positions: Whole = Field(ge=2, le=65536)
     end_to_end: Ohms
     wiper: Ohms = 0.0
@@ -310,8 +295,21 @@ class SimulatedSources(Section):
     compliance: Amperes | None = None
 
 
+NodePair = tuple[Node, Node]
+
+
+class SimulatedMiswiring(Section):
+    """Wires of the emulated bench that are not where the file says: pairs that are swapped, and wires that are cut."""
+
+    sources: list[NodePair] = Field(default_factory=list)
+    meters: list[NodePair] = Field(default_factory=list)
+    pots: list[NodePair] = Field(default_factory=list)
+    cut_sources: list[Node] = Field(default_factory=list)
+    cut_meters: list[Node] = Field(default_factory=list)
+
+
 class SimulationSection(Section):
-    """What the simulated truth is: imperfections by seed, solver and accuracy."""
+    """What the simulated truth is: imperfections by seed, solver and accuracy; and how fast emulated time passes."""
 
     seed: Whole = Field(default=0, ge=0)
     accuracy: Literal["standard", "certified"] = "standard"
@@ -319,6 +317,8 @@ class SimulationSection(Section):
     pots: SimulatedPots = Field(default_factory=SimulatedPots)
     meters: SimulatedMeters = Field(default_factory=SimulatedMeters)
     sources: SimulatedSources = Field(default_factory=SimulatedSources)
+    time_scale: Number = Field(default=0.0, ge=0, le=10)
+    miswired: SimulatedMiswiring = Field(default_factory=SimulatedMiswiring)
 
 
 class StoreSection(Section):
@@ -335,6 +335,7 @@ class Experiment(Section):
     task: TaskSection
     learning: LearningSection
     limits: LimitsSection = Field(default_factory=LimitsSection)
+    bench: BenchSection | None = None
     simulation: SimulationSection = Field(default_factory=SimulationSection)
     store: StoreSection = Field(default_factory=StoreSection)
 
@@ -413,8 +414,11 @@ def _about(problem: Any, keys: tuple[str, ...]) -> str:
     if kind == "missing" and isinstance(problem["loc"][-1], str):
         return f"{name} is missing: add it"
     if kind == "union_tag_invalid":
-        return f"{name}: kind is {problem['ctx']['tag']!r}, but it must be one of {problem['ctx']['expected_tags']}"
+        tag, word = problem["ctx"]["tag"], problem["ctx"]["discriminator"].strip("'")
+        return f"{name}: {word} is {tag!r}, but it must be one of {problem['ctx']['expected_tags']}"
     if kind == "union_tag_not_found":
+        if name.startswith("bench"):
+            return f"{name} needs a driver: {', '.join(DRIVERS)}"
         return f"{name} needs a kind: crossbar, grid, torus or edges"
     message = problem["msg"]
     if kind == "value_error":
@@ -430,6 +434,8 @@ _UNIONS = (["initial"], ["step_size"], ["inputs"], ["targets"])
 def _keys(location: tuple[int | str, ...], *, unknown: bool) -> tuple[str, ...]:
     """Return the keys of the file in an error's location, without the names of union members."""
     members = {"crossbar", "grid", "torus", "edges"}
+    if location[:2] == ("bench", "instruments") and len(location) > 3 and location[3] in DRIVERS:
+        location = (*location[:3], *location[4:])
     keys: list[str] = []
     for position, part in enumerate(location):
         if isinstance(part, int):
@@ -442,6 +448,8 @@ def _keys(location: tuple[int | str, ...], *, unknown: bool) -> tuple[str, ...]:
 
 
 def _known_keys(section: tuple[str, ...], location: tuple[int | str, ...]) -> list[str]:
+    if section[:2] == ("bench", "instruments") and len(location) > 3:
+        return sorted(instrument_section(str(location[3])).model_fields)
     models: list[Any] = [Experiment]
     for key in section:
         models = [member for model in models if key in model.model_fields for member in _members(model, key)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hilcl.arrays import FloatArray, per_edge
+from hilcl.bench_section import SmuInstrument
+from hilcl.bench_wiring import BenchWiring, bench_wiring
 from hilcl.dataset import read_csv
 from hilcl.device_range import DeviceRange
 from hilcl.errors import DeviceRangeError, ExperimentError, InputError
@@ -25,7 +27,8 @@ class Preparation:
     """Everything an experiment file says, in the objects the loop takes.
 
     ``initial`` (M,) in siemens. ``centres`` (C, O) in volts are the target volts of each class; None without classes,
-    or where classes are decoded by their mean outputs measured on the trained board.
+    or where classes are decoded by their mean outputs measured on the trained board. ``wiring`` is that of the [bench]
+    section, None without one.
     """
 
     experiment: Experiment
@@ -36,6 +39,7 @@ class Preparation:
     data: LoadedTask
     rule: ContrastiveLearning
     stopping: Stopping
+    wiring: BenchWiring | None = None
 
     @property
     def centres(self) -> FloatArray | None:
@@ -63,6 +67,7 @@ def prepare(experiment: Experiment) -> Preparation:
         if rule.batch_size is not None and rule.batch_size > len(data.train):
             raise ExperimentError(f"learning.batch_size is {rule.batch_size}, with only {len(data.train)} samples")
         check_limits(experiment, device_range, tasks, network)
+        wiring = _wiring(experiment, network, tasks)
         _check_decoding(experiment, data)
         initial = _initial(experiment, device_range, pots, network)
     except MemoryError as error:
@@ -72,7 +77,7 @@ def prepare(experiment: Experiment) -> Preparation:
             raise
         raise type(error)(f"{experiment.source}: {error}") from error
     stopping = Stopping(**experiment.learning.stop.model_dump())
-    return Preparation(experiment, network, device_range, pots, initial, data, rule, stopping)
+    return Preparation(experiment, network, device_range, pots, initial, data, rule, stopping, wiring)
 
 
 def check_limits(experiment: Experiment, device_range: DeviceRange, tasks: list[Task], network: Network) -> None:
@@ -97,6 +102,36 @@ def check_limits(experiment: Experiment, device_range: DeviceRange, tasks: list[
                 f"edge {edge} between {ends} could see {largest:.3g} {unit} at {span:g} V, above limits.{quantity} = "
                 f"{limit:g} {unit}: raise board.pots.lowest_code or the series resistor, or lower the volts"
             )
+
+
+def _wiring(experiment: Experiment, network: Network, tasks: list[Task]) -> BenchWiring | None:
+    """Return the wiring of the bench, checked against the network, the limits and the data."""
+    bench = experiment.bench
+    if bench is None:
+        return None
+    if experiment.board.pots is None:
+        raise ExperimentError("[bench] needs a [board.pots] section: what is written to a pot is a code")
+    if experiment.limits.volts is None:
+        raise ExperimentError("[bench] needs limits.volts, the highest volts any terminal may see: add it to [limits]")
+    wiring = bench_wiring(bench, network)
+    columns = np.vstack([np.hstack([task.inputs, task.targets]) for task in tasks])
+    for terminal, node in enumerate(network.terminals.tolist()):
+        highest = float(np.abs(columns[:, terminal]).max())
+        if node in wiring.grounded and highest:
+            raise ExperimentError(
+                f"{network.name(node)} is grounded, but the data drive it with up to {highest:g} V: wire a source to it"
+            )
+        place = wiring.source_at(node)
+        instrument = None if place is None else bench.instruments[place[0]]
+        if not isinstance(instrument, SmuInstrument) or place is None:
+            continue
+        limit = experiment.limits.volts if instrument.limit_volts is None else instrument.limit_volts
+        key = f"bench.instruments.{place[0]}.limit_volts = {limit:g} V"
+        if limit > experiment.limits.volts:
+            raise ExperimentError(f"{key} is above limits.volts = {experiment.limits.volts:g} V: lower it")
+        if highest > limit:
+            raise ExperimentError(f"the data drive {network.name(node)} with {highest:g} V, above {key}")
+    return wiring
 
 
 def _check_decoding(experiment: Experiment, data: LoadedTask) -> None:
@@ -133,7 +168,7 @@ def _network(experiment: Experiment) -> Network:
 def _potentiometer(board: BoardSection) -> Potentiometer | None:
     if board.pots is None:
         return None
-    return Potentiometer(**board.pots.model_dump(exclude={"lowest_code"}))
+    return Potentiometer(**board.pots.model_dump(exclude={"lowest_code", "chip"}))
 
 
 def _device_range(board: BoardSection, pots: Potentiometer | None) -> DeviceRange:

@@ -4,33 +4,55 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hilcl.arrays import FloatArray
+from hilcl.bench_board import BenchBoard
+from hilcl.bench_session import Surroundings, open_bench
 from hilcl.board import Board
 from hilcl.certificate import Certificate
+from hilcl.devices import Device
 from hilcl.errors import ExperimentError, HilclError, InputError, StoreError
 from hilcl.evaluation import decoding_centres, evaluate, judge
-from hilcl.experiment import SimulationSection
 from hilcl.preparation import Preparation
-from hilcl.sim_backend import Imperfections, MeterDefects, PotDefects, SimulatedBoard, SourceDefects
-from hilcl.store import History, StepWriter, Store
+from hilcl.sim_backend import SimulatedBoard
+from hilcl.sim_backend.described import imperfections_of
+from hilcl.sim_backend.emulated_bench import EmulatedBench
+from hilcl.store import History, RunInfo, StepWriter, Store
 from hilcl.summary import run_summary
 from hilcl.training import BestState, Checkpoint, Step, StepFigures, residual_of, train
 
-Backend = Literal["sim"]
+Backend = Literal["sim", "emulated", "bench"]
 
 FREE_TO_CHANGE = (("learning", "epochs"), ("learning", "stop"), ("learning", "keep"), ("store",))
 """Keys that may differ when a run is resumed: they do not touch the trajectory."""
 
+EMULATED_PATIENCE = 10.0
+"""Seconds added to every time-out on an emulated bench: its instruments share this computer's processors."""
 
-def open_board(preparation: Preparation, backend: Backend = "sim") -> Board:
-    """Return the board an experiment describes on a back end; close it (or use ``with``) when done."""
+
+def open_board(
+    preparation: Preparation, backend: Backend = "sim", devices: Mapping[str, Device] | None = None
+) -> Board:
+    """Return the board an experiment describes on a back end; close it (or use ``with``) when done.
+
+    ``devices`` are what a program hands over on a bench, by the name of their instrument with ``driver = "python"``.
+    """
+    if backend == "bench":
+        return open_bench(preparation, Surroundings(devices=devices or {}))
+    if backend == "emulated":
+        return open_emulated(preparation)
+    return open_simulated(preparation)
+
+
+def open_simulated(preparation: Preparation) -> SimulatedBoard:
+    """Return the simulated board of an experiment."""
     section, source = preparation.experiment.simulation, preparation.experiment.source
     try:
         return SimulatedBoard(
@@ -47,33 +69,21 @@ def open_board(preparation: Preparation, backend: Backend = "sim") -> Board:
         raise type(error)(f"{source}, [simulation]: {error}") from error
 
 
-def imperfections_of(section: SimulationSection) -> Imperfections:
-    """Return the imperfections a [simulation] section describes."""
-    pots, meters, sources = section.pots, section.meters, section.sources
-    return Imperfections(
-        pots=PotDefects(
-            tolerance=pots.tolerance,
-            wiper_spread=pots.wiper_spread,
-            series_spread=pots.series_spread,
-            inl=pots.inl_codes,
-            temperature_coefficient=pots.temperature_coefficient,
-            temperature_rise=pots.temperature_rise,
-            stuck=dict(pots.stuck),
-            opened=tuple(pots.opened),
-        ),
-        meters=MeterDefects(
-            gain=meters.gain,
-            offset=meters.offset,
-            noise=meters.noise,
-            resolution=meters.volts_per_count,
-            input_resistance=np.inf if meters.input_resistance is None else meters.input_resistance,
-        ),
-        sources=SourceDefects(
-            series=sources.series,
-            offset=sources.offset,
-            compliance=np.inf if sources.compliance is None else sources.compliance,
-        ),
+def open_emulated(preparation: Preparation, bench: EmulatedBench | None = None) -> BenchBoard:
+    """Return the board of an experiment made of its real drivers, against its instruments emulated in this process.
+
+    ``bench`` is served already, or made here; it ends when the board is closed.
+    """
+    emulated = bench or EmulatedBench(preparation).start()
+    surroundings = Surroundings(
+        resources=emulated.resources,
+        devices=emulated.devices,
+        settle=emulated.settle,
+        patience=EMULATED_PATIENCE,
+        memory=emulated,
+        on_close=(emulated.close,),
     )
+    return open_bench(preparation, surroundings)
 
 
 class Run:
@@ -102,74 +112,68 @@ class Run:
         self.changed_versions: dict[str, tuple[str, str]] = {}
         self._writer: StepWriter | None = None
         if history is not None and len(history):
-            last = {key: float(values[-1]) for key, values in history.scalars.items()}
-            self._last = StepFigures(last["loss"], last["contrast"], last["residual"], last["lower_bound"])
+            self._last = _last_figures(history)
             self.stop_reason = preparation.stopping.reason(self._last, 0.0) or ""
 
     @classmethod
-    def start(cls, preparation: Preparation, store: Store, name: str | None, backend: Backend = "sim") -> "Run":
+    def start(
+        cls,
+        preparation: Preparation,
+        store: Store,
+        name: str | None,
+        backend: Backend = "sim",
+        board: Board | None = None,
+    ) -> "Run":
         """Enter a new run; without a name it is called like the experiment file, numbered where that is taken.
 
+        ``board`` was opened before on that back end; it is closed when the run ends, and also where it cannot begin.
         Raises StoreError where the name is taken.
         """
         experiment = preparation.experiment
         name = name or experiment.store.run or store.free_name(experiment.source.stem)
-        board = open_board(preparation, backend)
-        store.create_run(
-            name,
-            backend=backend,
-            experiment=experiment.text,
-            settings=experiment.model_dump(mode="json"),
-            versions=versions(board),
-            fingerprint=fingerprint(preparation),
-            arrays=run_arrays(preparation, board.conductances),
-        )
+        board = board or open_board(preparation, backend)
+        with _closed_on_failure(board):
+            enter_run(preparation, store, name, backend, board)
         return cls(preparation, store, name, board)
 
     @classmethod
-    def resume(cls, preparation: Preparation, store: Store, name: str, backend: Backend = "sim") -> "Run":
+    def resume(
+        cls,
+        preparation: Preparation,
+        store: Store,
+        name: str,
+        backend: Backend | None = None,
+        board: Board | None = None,
+    ) -> "Run":
         """Take up a stored run after its last stored step, as if it had never stopped.
 
-        Raises StoreError where the run is complete and ExperimentError where file or data differ from the run's.
+        ``backend`` is the run's if None. ``board`` was opened before on it; it is closed when the run ends, and also
+        where it cannot go on. Raises StoreError where the run is complete and ExperimentError where the file, the data
+        or the back end differ from the run's.
         """
-        info = store.run(name)
-        experiment = preparation.experiment
-        changed = first_difference(info.settings, experiment.model_dump(mode="json"))
-        if changed is not None:
-            raise ExperimentError(
-                f"{experiment.source}: {changed} differs from what the run {name!r} was started with: "
-                "set it back, or start a new run"
-            )
-        if info.fingerprint != fingerprint(preparation):
-            raise ExperimentError(
-                f"{experiment.source}: the data are not those the run {name!r} was started with: start a new run"
-            )
-        checkpoint = store.checkpoint(name)
-        done = 0 if checkpoint is None else checkpoint.epoch
-        history = store.history(name)
-        if info.status == "finished" and done >= experiment.learning.epochs:
-            raise StoreError(f"the run {name!r} is complete, {done} epochs: raise learning.epochs to train it further")
-        best = BestState()
-        before = np.vstack([info.arrays["initial"][None, :], history.conductances])
-        for epoch, loss in enumerate(history.scalars["loss"].tolist()):
-            best.note(epoch, loss, before[epoch])
-        board = open_board(preparation, backend)
-        now = versions(board)
-        there, here = info.versions.get("solver"), now.get("solver")
-        if here != there:
-            raise ExperimentError(
-                f"{experiment.source}: the run {name!r} was computed by the solver {there}, here it would be {here}: "
-                "set simulation.solver, or install what is missing"
-            )
-        run = cls(preparation, store, name, board, checkpoint, best, history)
-        run.changed_versions = {
-            part: (then, now[part]) for part, then in info.versions.items() if now.get(part, then) != then
-        }
-        if info.status == "finished" and run.stop_reason:
-            raise StoreError(
-                f"the run {name!r} is complete, {run.stop_reason}: change learning.stop to train it further"
-            )
-        store.set_status(name, "running")
+        with _closed_on_failure(board):
+            info, history = store.run(name), store.history(name)
+            experiment = preparation.experiment
+            _check_resumable(preparation, info, history, backend)
+            checkpoint = store.checkpoint(name)
+            best = BestState()
+            before = np.vstack([info.arrays["initial"][None, :], history.conductances])
+            for epoch, loss in enumerate(history.scalars["loss"].tolist()):
+                best.note(epoch, loss, before[epoch])
+        board = board or open_board(preparation, cast(Backend, info.backend))
+        with _closed_on_failure(board):
+            now = versions(board)
+            there, here = info.versions.get("solver"), now.get("solver")
+            if here != there:
+                raise ExperimentError(
+                    f"{experiment.source}: the run {name!r} was computed by the solver {there}, here it would be "
+                    f"{here}: set simulation.solver, or install what is missing"
+                )
+            run = cls(preparation, store, name, board, checkpoint, best, history)
+            run.changed_versions = {
+                part: (then, now[part]) for part, then in info.versions.items() if now.get(part, then) != then
+            }
+            store.set_status(name, "running")
         return run
 
     def __enter__(self) -> "Run":
@@ -269,12 +273,75 @@ class Run:
         return StepFigures(loss, q, float(np.linalg.norm(residual)), bound), contrast.outputs
 
 
+@contextmanager
+def _closed_on_failure(board: Board | None) -> Iterator[None]:
+    """Close an open board where what was to be done with it cannot be done."""
+    try:
+        yield
+    except BaseException:
+        if board is not None:
+            board.close()
+        raise
+
+
+def _check_resumable(preparation: Preparation, info: RunInfo, history: History, backend: Backend | None) -> None:
+    """Raise where a stored run is complete, or is not the one of this file, these data and this back end."""
+    experiment, name = preparation.experiment, info.name
+    if backend is not None and info.backend != backend:
+        raise ExperimentError(
+            f"{experiment.source}: the run {name!r} was made with --backend {info.backend}, not {backend}: go on with "
+            "that one, or start a new run"
+        )
+    changed = first_difference(info.settings, experiment.model_dump(mode="json"))
+    if changed is not None:
+        raise ExperimentError(
+            f"{experiment.source}: {changed} differs from what the run {name!r} was started with: "
+            "set it back, or start a new run"
+        )
+    if info.fingerprint != fingerprint(preparation):
+        raise ExperimentError(
+            f"{experiment.source}: the data are not those the run {name!r} was started with: start a new run"
+        )
+    if info.status != "finished":
+        return
+    if len(history) >= experiment.learning.epochs:
+        raise StoreError(
+            f"the run {name!r} is complete, {len(history)} epochs: raise learning.epochs to train it further"
+        )
+    if len(history) and (reason := preparation.stopping.reason(_last_figures(history), 0.0)):
+        raise StoreError(f"the run {name!r} is complete, {reason}: change learning.stop to train it further")
+
+
+def _last_figures(history: History) -> StepFigures:
+    last = {key: float(values[-1]) for key, values in history.scalars.items()}
+    return StepFigures(last["loss"], last["contrast"], last["residual"], last["lower_bound"])
+
+
+def enter_run(preparation: Preparation, store: Store, name: str, backend: Backend, board: Board) -> None:
+    """Enter a new run in the store.
+
+    Raises StoreError where the name is taken.
+    """
+    experiment = preparation.experiment
+    store.create_run(
+        name,
+        backend=backend,
+        experiment=experiment.text,
+        settings=experiment.model_dump(mode="json"),
+        versions=versions(board),
+        fingerprint=fingerprint(preparation),
+        arrays=run_arrays(preparation, board.conductances),
+    )
+
+
 def versions(board: Board) -> dict[str, str]:
-    """Return what computed a run: packages, Python, machine type, and the solver of a simulated board."""
+    """Return what computed a run: packages, Python, machine type, the simulator's solver or the bench's instruments."""
     found = {name: version(name) for name in ("hilcl", "numpy", "scipy")}
     found |= {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     if isinstance(board, SimulatedBoard):
         found["solver"] = board.solver_name
+    if isinstance(board, BenchBoard):
+        found |= {f"instrument {name}": identity for name, identity in board.identities.items()}
     return found
 
 

@@ -99,19 +99,20 @@ class PotTruth:
 
 
 class MeterTruth:
-    """What meters make of true potentials: gain and offset per channel, noise per reading, resolution."""
+    """What meters make of true potentials: ``gain`` and ``offset`` (C,) per channel, noise per reading, resolution."""
 
     def __init__(
         self, n_channels: int, defects: MeterDefects, channels: np.random.Generator, noise: np.random.Generator
     ) -> None:
         draws = channels.uniform(-1.0, 1.0, size=(2, n_channels))
         self._defects, self.noise = defects, noise
-        self._gain, self._offset = 1.0 + defects.gain * draws[0], defects.offset * draws[1]
+        self.gain: FloatArray = 1.0 + defects.gain * draws[0]
+        self.offset: FloatArray = defects.offset * draws[1]
 
     def read(self, volts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the readings of true volts (S, C) and their standard uncertainties, both in volts."""
         defects = self._defects
-        readings = volts * self._gain + self._offset
+        readings = volts * self.gain + self.offset
         if defects.noise:
             readings += defects.noise * self.noise.standard_normal(readings.shape)
         if defects.resolution:

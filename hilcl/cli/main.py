@@ -13,6 +13,7 @@ from hilcl.errors import HilclError
 COMMANDS = {
     "run": ("hilcl.cli.run", "Train a board as an experiment file says."),
     "check": ("hilcl.cli.check", "Check an experiment file before anything is driven."),
+    "emulate": ("hilcl.cli.emulate", "Serve the emulated bench of an experiment file."),
     "runs": ("hilcl.cli.runs", "List the runs in a store."),
     "show": ("hilcl.cli.runs", "Show one run."),
     "export": ("hilcl.cli.runs", "Write a run's numbers to a file."),

@@ -20,8 +20,14 @@ store_option = click.option(
     help=f"The store of runs; by default {DEFAULT_STORE}, for `run` the one its file names.",
 )
 
+BACKENDS = ("sim", "emulated", "bench")
+
 backend_option = click.option(
-    "--backend", type=click.Choice(["sim"]), default="sim", show_default=True, help="What stands under the loop."
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default=None,
+    help="What stands under the loop: the exact simulator (sim, unless told otherwise), the real drivers against "
+    "emulated instruments, or the bench itself.",
 )
 
 force_option = click.option("--force", is_flag=True, help="Replace a file that exists.")

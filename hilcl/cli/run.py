@@ -3,22 +3,21 @@
 import os
 import re
 import shlex
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hilcl.cli.options import backend_option, checked_run_name, experiment_argument, report_path, store_option
+from hilcl.cli.signals import signals_interrupt
 from hilcl.errors import BoardError, InputError, StoreError
 
 if TYPE_CHECKING:
+    from hilcl.board import Board
     from hilcl.preparation import Preparation
-    from hilcl.session import Run
+    from hilcl.session import Backend, Run
     from hilcl.store import Store
     from hilcl.training import Step
 
@@ -33,9 +32,17 @@ REDRAWS_PER_SECOND = 10.0
 @store_option
 @click.option("--report/--no-report", default=True, show_default=True, help="Write the HTML report at the end.")
 def run(
-    experiment: Path, backend: str, resume: str | None, name: str | None, store_path: Path | None, report: bool
+    experiment: Path,
+    backend: "Backend | None",
+    resume: str | None,
+    name: str | None,
+    store_path: Path | None,
+    report: bool,
 ) -> None:
-    """Train a board as EXPERIMENT.toml says; every step is stored, and the run ends with a summary and a report."""
+    """Train a board as EXPERIMENT.toml says; every step is stored, and the run ends with a summary and a report.
+
+    A resumed run goes on with the back end it was started with.
+    """
     from hilcl.experiment import Experiment
     from hilcl.preparation import prepare
     from hilcl.session import Run, open_board
@@ -49,16 +56,18 @@ def run(
     wanted = loaded.store.run if name is None else name
     if wanted is not None:
         checked_run_name(wanted)
-    # A board that cannot be opened must leave no store behind.
-    open_board(preparation).close()
     if report:
         _check_report_folder(report_path(location, "x").parent)
-    with _signals_interrupt(), Store(location, create=resume is None) as store:
+    with signals_interrupt(), ExitStack() as opened:
         if resume is not None:
-            session = Run.resume(preparation, store, resume)
+            store = opened.enter_context(Store(location, create=False))
+            session = Run.resume(preparation, store, resume, backend)
         else:
+            # The board first: one that cannot be opened must leave no store behind.
+            board = opened.enter_context(open_board(preparation, backend or "sim"))
+            store = opened.enter_context(Store(location, create=True))
             stem = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.stem).strip("-.") or "run"
-            session = _start(preparation, store, wanted, stem[:90])
+            session = _start(preparation, store, wanted, stem[:90], backend or "sim", board)
         for part, (before, now) in session.changed_versions.items():
             click.echo(
                 f"Note: {part} was {before} and is {now} now; the last digits may come out differently.", err=True
@@ -101,18 +110,22 @@ def _how_to_go_on(error: BaseException, session: "Run", experiment: Path, locati
     return f"{what}; the steps so far are stored ({stored} epochs), go on with: {command}"
 
 
-def _start(preparation: "Preparation", store: "Store", wanted: str | None, stem: str) -> "Run":
+def _start(
+    preparation: "Preparation", store: "Store", wanted: str | None, stem: str, backend: "Backend", board: "Board"
+) -> "Run":
     """Enter a new run; a name made up here may be taken by another process at the same moment."""
-    from hilcl.session import Run
+    from hilcl.session import Run, enter_run
 
     while wanted is None:
         name = store.free_name(stem)
         try:
-            return Run.start(preparation, store, name)
+            enter_run(preparation, store, name, backend, board)
         except StoreError:
             if store.free_name(stem) == name:
                 raise
-    return Run.start(preparation, store, wanted)
+        else:
+            return Run(preparation, store, name, board)
+    return Run.start(preparation, store, wanted, backend, board)
 
 
 def _watched(session: "Run", epochs: int) -> int:
@@ -172,23 +185,3 @@ def summary_lines(name: str, summary: dict[str, Any], epochs: int, seconds: floa
     if summary["pinned"]:
         lines.append(f"{len(summary['pinned'])} of {len(summary['kept_conductances'])} edges are held at a limit.")
     return [*lines, *summary["certificate"], *summary["remarks"]]
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a run the way Ctrl-C does: board safe, steps stored."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # What the caller ignores stays ignored: that is how nohup works.
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    for number in taken:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, before[number])

@@ -26,6 +26,8 @@ VOLT_RANGES = (0.2, 2.0, 20.0, 200.0)
 AMPERE_RANGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 OHM_RANGES = (2e1, 2e2, 2e3, 2e4, 2e5, 2e6, 2e7, 2e8)
 OVERRANGE = 1.05
+READING_OVERRANGE = 1.055
+"""A reading reaches 105.5 % of its range: 2.11 V, 105.5 mA (section 7, maximum readings); limits and sources 105 %."""
 """Ranges are named by their nominal value and reach 5 % further (section 7); queries answer the reach."""
 
 OFF_FRACTION = 0.005
@@ -145,6 +147,7 @@ class Smu2400(ScpiInstrument):
         port: Port,
         clock: Clock,
         *,
+        model: str = "2400",
         serial: str = "4000001",
         analogue: Analogue = IDEAL,
         line_frequency: int = 60,
@@ -163,7 +166,7 @@ class Smu2400(ScpiInstrument):
         self._smu = SourceMeasure(port, clock, analogue, seed=seed)
         self._mains = line_frequency
         self._switches_off = function_change_switches_off
-        identity = f"KEITHLEY INSTRUMENTS INC.,MODEL 2400,{serial},C34 Sep 21 2016 15:30:00/A02  /K/M"
+        identity = f"KEITHLEY INSTRUMENTS INC.,MODEL {model},{serial},C34 Sep 21 2016 15:30:00/A02  /K/M"
         super().__init__(identity, SETTINGS, status, digits=analogue.digits)
         self._power_on()
         self._add_commands()
@@ -383,6 +386,7 @@ class Smu2400(ScpiInstrument):
         automatic = state[f"source_{quantity}_auto"] if sourced else state[f"{quantity}_auto"]
         if automatic:
             reach = OVERRANGE * (VOLT_RANGES[-1] if quantity == "volts" else AMPERE_RANGES[-1])
+        reach *= READING_OVERRANGE / OVERRANGE
         return (OVERFLOW, True) if abs(value) > reach * (1 + 1e-6) else (value, False)
 
     def _acquire(self) -> None:

@@ -84,6 +84,7 @@ class Smu2450(BufferedInstrument):
         port: Port,
         clock: Clock,
         *,
+        model: str = "2450",
         serial: str = "04500001",
         analogue: Analogue = IDEAL,
         line_frequency: int = 60,
@@ -92,7 +93,7 @@ class Smu2450(BufferedInstrument):
     ) -> None:
         self._smu = SourceMeasure(port, clock, analogue, seed=seed)
         self._switches_off = function_change_switches_off
-        identity = f"KEITHLEY INSTRUMENTS,MODEL 2450,{serial},1.7.12b"
+        identity = f"KEITHLEY INSTRUMENTS,MODEL {model},{serial},1.7.12b"
         self._power_on()
         super().__init__(identity, SETTINGS, clock, line_frequency=line_frequency, digits=analogue.digits)
         self._add_commands()

@@ -102,11 +102,11 @@ def test_a_value_that_is_no_number_is_no_reading() -> None:
 def test_a_2450_reads_what_it_sources_back() -> None:
     script = [
         *k2450_open(),
-        scpi([":SOUR:VOLT 1.5", ":SOUR:FUNC VOLT", ':SENS:FUNC "CURR"'], (":SOUR:VOLT:ILIM?", "0.01")),
+        scpi([":SOUR:VOLT 1.5", ':SENS:FUNC "CURR"', ":SOUR:FUNC VOLT"], (":SOUR:VOLT:ILIM?", "0.01")),
         scpi([":OUTP:SMOD NORM", ":OUTP ON"], (":OUTP?", "1")),
         scpi([], (':READ? "defbuffer1",SOUR,READ,SOURSTAT', "1.50001,0.0012,136")),
         scpi(
-            [":SOUR:CURR 0.0", ":SOUR:FUNC CURR", ':SENS:FUNC "VOLT"', ":OUTP ON"],
+            [":SOUR:CURR 0.0", ':SENS:FUNC "VOLT"', ":SOUR:FUNC CURR", ":OUTP ON"],
             (":OUTP?", "1"),
             (":SOUR:CURR:VLIM?", "6"),
         ),
@@ -350,7 +350,7 @@ def test_a_relay_is_asked_for_just_where_it_is_of_use() -> None:
 def test_the_offset_of_a_floating_channel_is_measured_and_taken_away() -> None:
     def floating(trim: str, *amperes: str) -> list[Hear]:
         return [
-            scpi([f":SOUR:CURR {trim}", ":SOUR:FUNC CURR", ":SENS:VOLT:RANG 20.0"]),
+            scpi([f":SOUR:CURR {trim}", ":SOUR:FUNC CURR", ":SENS:VOLT:RANG 20.0", ":OUTP ON"]),
             scpi([], (":OUTP?", "1")),
             *(scpi([], (":READ?", f"+1.0E-01,{value},+0.0E+00")) for value in amperes),
         ]
@@ -379,7 +379,7 @@ def test_an_offset_that_the_correction_does_not_cure_is_said() -> None:
         scpi(K2400_FLOAT, (":SENS:VOLT:PROT?", "6.0")),
         scpi([":OUTP:SMOD NORM", ":OUTP ON"], (":OUTP?", "1")),
         *[scpi([], (":READ?", "+1.0E-01,2e-10,+0.0E+00"))] * 2,
-        scpi([":SOUR:CURR -2e-10", ":SOUR:FUNC CURR", ":SENS:VOLT:RANG 20.0"]),
+        scpi([":SOUR:CURR -2e-10", ":SOUR:FUNC CURR", ":SENS:VOLT:RANG 20.0", ":OUTP ON"]),
         scpi([], (":OUTP?", "1")),
         *[scpi([], (":READ?", "+1.0E-01,5e-10,+0.0E+00"))] * 2,
         scpi([], (":OUTP?", "1")),

@@ -22,7 +22,7 @@ def result_of(name: str, folder: Path, *options: str) -> RunResult:
 
 
 def test_all_examples_are_tested() -> None:
-    tested = {"allostery", "crossbar", "divider", "iris", "regression"}
+    tested = {"allostery", "bench16", "bench32", "crossbar", "divider", "iris", "regression"}
     assert {path.stem for path in EXAMPLES.glob("*.toml")} == tested
 
 
@@ -66,6 +66,19 @@ def test_the_regression_generalises(tmp_path: Path) -> None:
     assert parts["test"]["loss"] < 1e-3
     assert parts["train"]["loss"] < 1e-2 * parts["untrained"]["loss"]
     assert result.test is not None
+
+
+@pytest.mark.parametrize("backend", ["sim", "emulated"])
+@pytest.mark.parametrize(("name", "factor"), [("bench16", 1e-3), ("bench32", 1e-4)])
+def test_the_benches_train_simulated_and_emulated(name: str, factor: float, backend: str, tmp_path: Path) -> None:
+    result = result_of(name, tmp_path, "--backend", backend, "--no-report")
+    assert result.info.backend == backend
+    assert result.summary is not None
+    parts = result.summary["evaluation"]
+    assert parts["train"]["loss"] < factor * parts["untrained"]["loss"]
+    assert sum(part.startswith("instrument ") for part in result.info.versions) == (
+        0 if backend == "sim" else 3 if name == "bench16" else 4
+    )
 
 
 def test_iris_with_its_report(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from hilcl.errors import ExperimentError, InputError
+from hilcl.bench_section import PotBoardInstrument, PythonInstrument, ScannerInstrument, SmuInstrument
 from hilcl.experiment import CrossbarSection, EdgesSection, Experiment, GridSection
 from hilcl.preparation import prepare
 
@@ -234,8 +235,9 @@ def sections(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tup
     """Yield every section of the file with its model."""
     yield path, model
     for name, field in model.model_fields.items():
+        named = ("NAME",) if get_origin(field.annotation) is dict else ()
         for member in members(field.annotation):
-            yield from sections(member, (*path, name))
+            yield from sections(member, (*path, name, *named))
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:
@@ -244,8 +246,22 @@ def members(annotation: Any) -> list[type[BaseModel]]:
     return [member for part in get_args(annotation) for member in members(part)]
 
 
-KINDS = {CrossbarSection: "crossbar", GridSection: "torus", EdgesSection: "edges"}
-KEYS = [(path, model, key) for path, model in sections(Experiment) for key in model.model_fields]
+KINDS = {
+    CrossbarSection: ("kind", "crossbar"),
+    GridSection: ("kind", "torus"),
+    EdgesSection: ("kind", "edges"),
+    SmuInstrument: ("driver", "keithley2400"),
+    ScannerInstrument: ("driver", "34970a"),
+    PotBoardInstrument: ("driver", "potboard"),
+    PythonInstrument: ("driver", "python"),
+}
+"""What tells a section from its relatives, so that its other keys can be known."""
+KEYS = [
+    (path, model, key)
+    for path, model in sections(Experiment)
+    for key in model.model_fields
+    if not (model in KINDS and key == "driver")
+]
 
 
 def written_key(key: str) -> str:
@@ -280,7 +296,8 @@ def test_a_misspelt_key_is_named_with_what_was_meant(path: tuple[str, ...], mode
     """Wherever it stands, and whatever else is missing in that section."""
     section: dict[str, Any] = {f"{key}x": 1}
     if model in KINDS:
-        section["kind"] = KINDS[model]
+        tag, value = KINDS[model]
+        section[tag] = value
     values: dict[str, Any] = section
     for name in reversed(path):
         values = {name: values}
@@ -331,7 +348,7 @@ def test_unknown_keys_of_every_spelling(section: str, key: str, shown: str) -> N
 def test_where_nothing_is_near_the_known_keys_are_listed() -> None:
     assert refusal("frob = 1\n" + DIVIDER) == (
         f"{FILE}, line 1: frob is not a key hilcl knows: "
-        "known here are board, learning, limits, simulation, store, task"
+        "known here are bench, board, learning, limits, simulation, store, task"
     )
     sentence = refusal(changed('kind = "edges"', 'kind = "edges", qqqq = 1'))
     assert sentence.endswith("known here are edges, file, inputs, kind, outputs")

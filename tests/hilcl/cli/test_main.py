@@ -80,7 +80,7 @@ def test_the_console_script_and_the_module_are_the_same(tmp_path: Path) -> None:
         (["run"], "Missing argument 'EXPERIMENT.toml'."),
         (["run", "x.toml", "--frob"], "No such option"),
         (["run", "x.toml", "y.toml"], "unexpected extra argument"),
-        (["run", "x.toml", "--backend", "cloud"], "'cloud' is not 'sim'"),
+        (["run", "x.toml", "--backend", "cloud"], "'cloud' is not one of 'sim', 'emulated', 'bench'"),
         (["run", "x.toml", "--name", "a", "--resume", "b"], "--name is for a new run, --resume for a stored one"),
         (["check"], "Missing argument 'EXPERIMENT.toml'."),
         (["show"], "Missing argument 'RUN'."),
