@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from hilcl.drivers.visa_session import LinkOptions, VisaSession
 from hilcl.errors import BoardError, InputError
 
+SERIAL_RATES = (115_200, 9600)
+"""Baud rates a serial port is asked at: that of pot boards, and that of most instruments."""
+
 LISTING_TIME = 15.0
 """Seconds the VISA library may take to look around."""
 
@@ -44,12 +47,20 @@ def find_resources(
 
 
 def identify(resource: str, options: LinkOptions) -> Found:
-    """Ask one resource who it is; a problem is told, not raised."""
-    try:
-        with VisaSession(resource, resource, options) as session:
-            return Found(resource, session.query("*IDN?"))
-    except (BoardError, InputError) as error:
-        return Found(resource, None, str(error))
+    """Ask one resource who it is, a serial port at each of ``SERIAL_RATES``; a problem is told, not raised."""
+    rates = SERIAL_RATES if resource.upper().startswith("ASRL") else (options.baud_rate,)
+    problem = ""
+    for rate in rates:
+        try:
+            with VisaSession(resource, resource, replace(options, baud_rate=rate)) as session:
+                answer = session.query("*IDN?")
+        except (BoardError, InputError) as error:
+            problem = problem or str(error)
+            continue
+        if answer.isascii() and answer.isprintable():
+            return Found(resource, answer)
+        problem = f"{resource} answered what is no text: its baud rate is another"
+    return Found(resource, None, problem)
 
 
 def _listed(backend: str) -> tuple[str, ...]:

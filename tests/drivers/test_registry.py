@@ -14,6 +14,8 @@ from hilcl.drivers.scanner import ScannerSettings
 from hilcl.drivers.smu import SmuSettings
 from hilcl.drivers.visa_session import LinkOptions
 from hilcl.errors import InputError
+from hilcl.sim_backend.emulation.potboard import EmulatedPotBoard, PotModel
+from hilcl.sim_backend.emulation.potboard_wire import PotBoardServer
 from tests.drivers.support.scripts import ALL_OFF, IDN, daq6510_open, k2400_open
 from tests.drivers.support.wire import Hear, Wire
 from tests.drivers.test_visa_session import nobody
@@ -99,3 +101,11 @@ def test_what_is_no_resource_is_told_not_raised() -> None:
     found = identify("nonsense", LinkOptions())
     assert found.identity is None
     assert "nonsense" in str(found.problem)
+
+
+def test_a_pot_board_on_a_serial_port_says_who_it_is() -> None:
+    board = EmulatedPotBoard([PotModel("AD5206", 6, highest=255, power_on=128, safe=255)], lambda codes: None)
+    with PotBoardServer(board) as server:
+        found = identify(f"ASRL{server.port}::INSTR", LinkOptions(timeout=5))
+    assert found.identity == board.identity
+    assert found.problem is None
