@@ -59,7 +59,8 @@ class BenchBoard(SafeExit):
     ``device_range`` needs a table: codes are what is written. ``settle`` is called after every change of the drives
     and returns once the board has settled. Independent links work in parallel. A reading in compliance is settled and
     read again up to ``retries`` times; what still is in compliance is marked in the response and never used.
-    ``identities`` name the instruments for the records; ``on_close`` are called last, whatever happened before.
+    ``identities`` name the instruments for the records, ``notes`` are for the person at the bench; ``on_close``
+    are called last, whatever happened before.
 
     Raises InputError where a node or edge is wired twice or a terminal or edge not at all.
     """
@@ -76,6 +77,7 @@ class BenchBoard(SafeExit):
         retries: int = 2,
         limits: BenchLimits | None = None,
         identities: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
         memory: Memory | None = None,
         on_close: Sequence[Callable[[], None]] = (),
     ) -> None:
@@ -85,7 +87,7 @@ class BenchBoard(SafeExit):
             raise InputError("a bench needs a device range with a table: what is written to a pot is a code")
         self._wiring, self._settle, self._averages, self._retries = wiring, settle, averages, retries
         self._limits = limits or BenchLimits()
-        self.identities = dict(identities or {})
+        self.identities, self.notes = dict(identities or {}), tuple(notes)
         self._memory, self._on_close = memory, tuple(on_close)
         _check_wiring(network, wiring)
         self._links = ThreadPoolExecutor(max_workers=max(1, len(self._devices())), thread_name_prefix="hilcl-link")

@@ -19,6 +19,7 @@ from hilcl.bench_section import (
 )
 from hilcl.bench_wiring import BenchWiring
 from hilcl.devices import Device, RheostatBank, SourceBank, Voltmeter
+from hilcl.drivers.instrument import VisaInstrument
 from hilcl.drivers.pot_bank import PotBank
 from hilcl.drivers.pot_bank_opening import open_bank
 from hilcl.drivers.potboard import PotBoard, PotBoardSwitches
@@ -41,13 +42,15 @@ class Surroundings:
     """What differs where the instruments are not those of the file's resources.
 
     ``resources`` replace the file's by instrument, ``devices`` are handed over open, ``settle``
-    replaces the wait, ``patience`` seconds are added to every time-out, and ``on_close`` is called last.
+    replaces the wait, ``patience`` seconds are added to every time-out, ``calibrate`` False leaves floating channels
+    uncorrected, and ``on_close`` is called last.
     """
 
     resources: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
     settle: Callable[[], None] | None = None
     patience: float = 0.0
+    calibrate: bool = True
     memory: Memory | None = None
     on_close: Sequence[Callable[[], None]] = ()
 
@@ -81,12 +84,14 @@ def open_bench(preparation: Preparation, surroundings: Surroundings | None = Non
             retries=experiment.bench.retries,
             limits=bench_limits(preparation),
             identities={name: device.identity for name, device in devices.opened.items()},
+            notes=devices.notes(),
             memory=there.memory,
             on_close=there.on_close,
         )
         failed.pop_all()
     try:
-        calibrate_floating(board, devices.floating())
+        if there.calibrate:
+            calibrate_floating(board, devices.floating())
     except BaseException:
         board.close()
         raise
@@ -120,15 +125,10 @@ class _Devices:
     ) -> None:
         self._preparation, self._bench, self._wires, self._there = preparation, bench, wiring, there
         self.opened: dict[str, Device] = {}
-        for name, instrument in bench.instruments.items():
-            if isinstance(instrument, PythonInstrument) and name not in there.devices:
-                raise InputError(
-                    f'{name} has driver = "python": it must be handed over by a program (docs/instruments.md), the '
-                    "command line cannot open it"
-                )
-        # Pot boards first: their switches are what lets other instruments float.
+        # What is not there is found before anything is opened; then pot boards, whose switches let others float.
+        order = (PythonInstrument, PotBoardInstrument)
         for name, instrument in sorted(
-            bench.instruments.items(), key=lambda item: not isinstance(item[1], PotBoardInstrument)
+            bench.instruments.items(), key=lambda item: [not isinstance(item[1], kind) for kind in order]
         ):
             device = self._open(name, instrument)
             failed.callback(device.close)
@@ -313,6 +313,17 @@ class _Devices:
                     raise _no_kind(name, "meters", "Voltmeter")
                 meters.append((device, _nodes(name, device.channels, read)))
         return Wiring(pots=pots, sources=sources, meters=meters, grounded=wires.grounded)
+
+    def notes(self) -> list[str]:
+        """Return what was found that the person at the bench should know."""
+        found = []
+        for name, device in self.opened.items():
+            if isinstance(device, Smu) and device.powered_at_open:
+                channels = ", ".join(device.powered_at_open)
+                found.append(f"{name}: the output of channel {channels} was on already; something else left it so")
+            if isinstance(device, VisaInstrument) and device.found_errors:
+                found.append(f"{name}: its error queue held {'; '.join(device.found_errors[:3])} from before")
+        return found
 
     def floating(self) -> list[tuple[Smu, list[int]]]:
         """Return the SMUs whose floating current is to be calibrated, with the nodes of their channels."""

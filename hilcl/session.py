@@ -38,16 +38,21 @@ EMULATED_PATIENCE = 10.0
 
 
 def open_board(
-    preparation: Preparation, backend: Backend = "sim", devices: Mapping[str, Device] | None = None
+    preparation: Preparation,
+    backend: Backend = "sim",
+    devices: Mapping[str, Device] | None = None,
+    *,
+    calibrate: bool = True,
 ) -> Board:
     """Return the board an experiment describes on a back end; close it (or use ``with``) when done.
 
     ``devices`` are what a program hands over on a bench, by the name of their instrument with ``driver = "python"``.
+    ``calibrate`` False leaves the currents of floating channels uncorrected.
     """
     if backend == "bench":
-        return open_bench(preparation, Surroundings(devices=devices or {}))
+        return open_bench(preparation, Surroundings(devices=devices or {}, calibrate=calibrate))
     if backend == "emulated":
-        return open_emulated(preparation)
+        return open_emulated(preparation, calibrate=calibrate)
     return open_simulated(preparation)
 
 
@@ -69,7 +74,9 @@ def open_simulated(preparation: Preparation) -> SimulatedBoard:
         raise type(error)(f"{source}, [simulation]: {error}") from error
 
 
-def open_emulated(preparation: Preparation, bench: EmulatedBench | None = None) -> BenchBoard:
+def open_emulated(
+    preparation: Preparation, bench: EmulatedBench | None = None, *, calibrate: bool = True
+) -> BenchBoard:
     """Return the board of an experiment made of its real drivers, against its instruments emulated in this process.
 
     ``bench`` is served already, or made here; it ends when the board is closed.
@@ -80,6 +87,7 @@ def open_emulated(preparation: Preparation, bench: EmulatedBench | None = None) 
         devices=emulated.devices,
         settle=emulated.settle,
         patience=EMULATED_PATIENCE,
+        calibrate=calibrate,
         memory=emulated,
         on_close=(emulated.close,),
     )

@@ -21,6 +21,7 @@ from hilcl.bench_wiring import SMU_CHANNELS
 from hilcl.board import BoardSnapshot
 from hilcl.drivers.chips import chip as catalogued
 from hilcl.drivers.pot_bank import PotBank
+from hilcl.drivers.registry import source_driver, voltmeter_driver
 from hilcl.errors import BoardError, ExperimentError, InputError
 from hilcl.network import Network
 from hilcl.pot_bank_section import BankInstrument
@@ -40,6 +41,7 @@ from hilcl.sim_backend.emulation.server import Faults, RunningServer, serve
 from hilcl.sim_backend.emulation.smu_2400 import Smu2400
 from hilcl.sim_backend.emulation.smu_2450 import Smu2450
 from hilcl.sim_backend.emulation.smu_2600b import Smu2600B
+from hilcl.sim_backend.emulation.smu_2600b_channel import MODELS as SERIES_2600B
 from hilcl.sim_backend.emulation.smu_b2900 import SmuB2900
 from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
 
@@ -293,7 +295,7 @@ class EmulatedBench:
         return BenchPort(self.circuit.port(at), self._generator(name, "meter", channel), meter=error)
 
     def _smu(self, name: str, instrument: SmuInstrument, index: int) -> EmulatedInstrument:
-        model = (instrument.model or DEFAULT_MODELS[instrument.driver]).upper()
+        model = _model(name, instrument)
         driven, read = self._wiring.sources.get(name, {}), self._wiring.meters.get(name, {})
         switched = {
             node: self._switched[board][int(number)]
@@ -311,26 +313,20 @@ class EmulatedBench:
                 ports.append(self._nowhere())
         serial = instrument.serial or str(4_000_001 + index)
         seed = self._section.seed
-        try:
-            match instrument.driver:
-                case "keithley2400":
-                    return Smu2400(ports[0], self.clock, model=model, serial=serial, seed=seed)
-                case "keithley2450":
-                    return Smu2450(ports[0], self.clock, model=model, serial=serial, seed=seed)
-                case "keithley2600b":
-                    count = 1 if model[2:4] in {"01", "11", "35"} else 2
-                    return Smu2600B(tuple(ports[:count]), self.clock, model=model, serial=serial, seed=seed)
-                case _:
-                    count = 1 if model[3:5] in {"01", "11"} else 2
-                    return SmuB2900(tuple(ports[:count]), self.clock, model=model, serial=serial, seed=seed)
-        except KeyError:
-            raise ExperimentError(
-                f"bench.instruments.{name}.model is {model}, which cannot be emulated: leave it out for a "
-                f"{DEFAULT_MODELS[instrument.driver]}"
-            ) from None
+        match instrument.driver:
+            case "keithley2400":
+                return Smu2400(ports[0], self.clock, model=model, serial=serial, seed=seed)
+            case "keithley2450":
+                return Smu2450(ports[0], self.clock, model=model, serial=serial, seed=seed)
+            case "keithley2600b":
+                count = 1 if model[2:4] in {"01", "11", "35"} else 2
+                return Smu2600B(tuple(ports[:count]), self.clock, model=model, serial=serial, seed=seed)
+            case _:
+                count = 1 if model[3:5] in {"01", "11"} else 2
+                return SmuB2900(tuple(ports[:count]), self.clock, model=model, serial=serial, seed=seed)
 
     def _scanner(self, name: str, instrument: ScannerInstrument, index: int) -> EmulatedInstrument:
-        model = (instrument.model or DEFAULT_MODELS[instrument.driver]).upper()
+        model = _model(name, instrument)
         serial = instrument.serial or str(4_510_001 + index)
         ports = {
             int(channel): self._meter_port(name, channel, node) for channel, node in self._wiring.meters[name].items()
@@ -427,6 +423,24 @@ class EmulatedBench:
             if edge >= 0:
                 self._codes[_swapped(edge, pairs)] = code
         self.circuit.set_conductances(self._circuit_conductances())
+
+
+def _model(name: str, instrument: SmuInstrument | ScannerInstrument) -> str:
+    """Return what an instrument is emulated as."""
+    match instrument.driver:
+        case "keithley2600b":
+            known: Mapping[str, object] = SERIES_2600B
+        case "daq6510" | "34970a":
+            known = voltmeter_driver(instrument.driver).models
+        case _:
+            known = source_driver(instrument.driver).models
+    model = (instrument.model or DEFAULT_MODELS[instrument.driver]).upper()
+    if model not in known:
+        raise ExperimentError(
+            f"bench.instruments.{name}.model is {model}, which cannot be emulated: leave it out for a "
+            f"{DEFAULT_MODELS[instrument.driver]}, or choose one of {', '.join(known)}"
+        )
+    return model
 
 
 def _swapped(number: int, pairs: list[tuple[int, int]]) -> int:

@@ -1,28 +1,80 @@
-"""``hilcl check``: what an experiment file means, and whether it can run, before anything is driven."""
+"""``hilcl check``: what an experiment file means, and whether it can run, before anything is trained."""
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hilcl.cli.options import backend_option, experiment_argument
+from hilcl.errors import BoardError, ExperimentError
+
+if TYPE_CHECKING:
+    from hilcl.board import Board
+    from hilcl.preflight import Names
+    from hilcl.preparation import Preparation
+    from hilcl.session import Backend
+
+SHARE_OF_LIMIT = 0.2
+"""Test volts of the preflight, as a part of limits.volts."""
 
 
 @click.command()
 @experiment_argument
 @backend_option
-def check(experiment: Path, backend: str) -> None:
-    """Check EXPERIMENT.toml: the file, the data, the limits, and what the theory promises. Nothing is written."""
-    import numpy as np
+@click.option(
+    "--volts",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Test volts on a bench; by default a fifth of limits.volts.",
+)
+def check(experiment: Path, backend: "Backend | None", volts: float | None) -> None:
+    """Check EXPERIMENT.toml: the file, the data, the limits, and what the theory promises.
 
-    from hilcl.certificate import Certificate
+    With --backend emulated or bench also the bench, at low volts: who the instruments are, whether each terminal, meter
+    and pot is where the file says, and how long a step takes. Nothing is written.
+    """
+    from hilcl.bench_ratings import check_ratings
+    from hilcl.cli.signals import signals_interrupt
     from hilcl.experiment import Experiment
     from hilcl.preparation import prepare
     from hilcl.session import open_board
 
     preparation = prepare(Experiment.load(experiment))
+    check_ratings(preparation)
+    on_bench = backend in {"emulated", "bench"}
+    if on_bench:
+        volts = _test_volts(preparation, volts)
+    elif volts is not None:
+        raise click.UsageError("--volts is for a bench: add --backend emulated or bench")
+    with signals_interrupt(), ExitStack() as opened:
+        # A bench is checked before anything on it is calibrated, which miswiring would upset.
+        board = opened.enter_context(open_board(preparation, backend or "sim", calibrate=not on_bench))
+        _describe(preparation, board)
+        if volts is not None:
+            _preflight(preparation, board, volts)
+
+
+def _test_volts(preparation: "Preparation", volts: float | None) -> float:
+    """Return the volts of the preflight, within the file's limits."""
+    limit = preparation.experiment.limits.volts
+    if limit is None or preparation.wiring is None:
+        raise ExperimentError(
+            f"{preparation.experiment.source} has no [bench] section: add one, or check without --backend"
+        )
+    if volts is not None and volts > limit:
+        raise ExperimentError(f"--volts {volts:g} is above limits.volts = {limit:g} V: choose less")
+    return SHARE_OF_LIMIT * limit if volts is None else volts
+
+
+def _describe(preparation: "Preparation", board: "Board") -> None:
+    """Print what the file describes and what the theory says of it."""
+    import numpy as np
+
+    from hilcl.certificate import Certificate
+
     network, data, limits = preparation.network, preparation.data, preparation.device_range
-    with open_board(preparation) as board:
-        certificate = Certificate.of(board, data.train, preparation.rule)
+    certificate = Certificate.of(board, data.train, preparation.rule)
     click.echo(f"Board: {network!r}.")
     low, high = float(limits.g_min.min()), float(limits.g_max.max())
     codes = "" if preparation.pots is None else f" in {preparation.pots.positions} codes"
@@ -36,3 +88,56 @@ def check(experiment: Path, backend: str) -> None:
     for sentence in certificate.sentences():
         click.echo(sentence)
     click.echo("The file is in order.")
+
+
+def _preflight(preparation: "Preparation", board: "Board", volts: float) -> None:
+    """Check the wiring of a bench at low volts.
+
+    Raises BoardError that counts the faults where there are any.
+    """
+    from hilcl.preflight import Preflight
+
+    for name, identity in getattr(board, "identities", {}).items():
+        click.echo(f"{name}: {identity}")
+    for note in getattr(board, "notes", ()):
+        click.echo(f"Note: {note}.")
+    wiring = preparation.wiring
+    check = Preflight(board, volts, names(preparation), grounded=() if wiring is None else wiring.grounded)
+    marks = {"done": "", "fault": "FAULT: ", "unchecked": "Not checked: "}
+    for remark in check.run():
+        click.echo(f"{marks[remark.kind]}{remark.sentence[0].upper() + remark.sentence[1:]}.")
+    samples, epochs = len(preparation.data.train), preparation.experiment.learning.epochs
+    step = check.step_seconds(samples)
+    click.echo(f"Expected: {_duration(step)} for each of {epochs} epochs, {_duration(step * epochs)} for the run.")
+    if not check.passed:
+        count = len(check.faults)
+        raise BoardError(
+            f"the bench is not wired as {preparation.experiment.source} says: "
+            f"{count} {'fault' if count == 1 else 'faults'} to correct first"
+        )
+    click.echo("The bench is in order.")
+
+
+def names(preparation: "Preparation") -> "Names":
+    """Return what sources, meters and pots are called in an experiment file."""
+    from hilcl.preflight import Names
+
+    wiring = preparation.wiring
+    if wiring is None:
+        return Names()
+    edges = range(preparation.network.n_edges)
+    pots = {edge: wiring.pot_of(edge) for edge in edges}
+    return Names(
+        sources={node: f"{name} channel {each}" for name, at in wiring.sources.items() for each, node in at.items()},
+        meters={node: f"{name} channel {each}" for name, at in wiring.meters.items() for each, node in at.items()},
+        pots={edge: f"{name} pot {number}" for edge, (name, number) in pots.items()},
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration a person can read: "12 ms", "4.2 s", "3 min", "5.1 h"."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -72,6 +72,8 @@ def run(
             click.echo(
                 f"Note: {part} was {before} and is {now} now; the last digits may come out differently.", err=True
             )
+        for note in getattr(session.board, "notes", ()):
+            click.echo(f"Note: {note}.", err=True)
         started = time.perf_counter()
         try:
             with session:
