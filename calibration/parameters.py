@@ -38,8 +38,8 @@ class PotParameters:
     """The fitted law of every edge: R_e(k) = R0_e + RAB_e·x(k) + Σ_j INLj_e·sin(jπt), everything in ohms.
 
     ``pots``: the nominal law of each of M edges. ``names``: Q names, ``("R0", "RAB", "INL1", …)``. ``values`` (M, Q) in
-    ohms. ``statistical`` and ``instrument`` (MQ, MQ) in Ω²: covariance of ``values.ravel()``, the part that more readings
-    lower and the part that comes from instrument specifications and other prior knowledge. They add up.
+    ohms. ``statistical`` and ``instrument`` (MQ, MQ) in Ω²: covariance of ``values.ravel()``, the part that more
+    readings lower and the part that comes from instrument specifications and other prior knowledge. They add up.
     An edge that does not follow its code has its resistance in R0 and RAB = 0 (OPEN_OHMS where it is open).
     """
 
@@ -126,9 +126,9 @@ class PotParameters:
 class MeterParameters:
     """What each node's meter makes of a potential: reading = gain·volts + offset.
 
-    ``gain`` (N,) and ``offset`` (N,) in volts, NaN at a node without a meter. ``statistical`` and ``instrument`` (2N, 2N):
-    covariance of the gains followed by the offsets, zero at a node without a meter. ``noise`` (N,): standard
-    deviation of one reading in volts, from repeated readings.
+    ``gain`` (N,) and ``offset`` (N,) in volts, NaN at a node without a meter. ``statistical`` and ``instrument``
+    (2N, 2N): covariance of the gains followed by the offsets, zero at a node without a meter. ``noise`` (N,):
+    standard deviation of one reading in volts, from repeated readings.
     """
 
     gain: FloatArray
@@ -146,7 +146,7 @@ class MeterParameters:
     def correct(self, readings: FloatArray) -> FloatArray:
         """Return the potentials (…, N) in volts behind readings (…, N); readings without a meter stay as they are."""
         known = np.isfinite(self.gain)
-        volts = np.where(
+        volts: FloatArray = np.where(
             known, (readings - np.where(known, self.offset, 0.0)) / np.where(known, self.gain, 1.0), readings
         )
         return volts
@@ -168,8 +168,8 @@ class SourceParameters:
     """What each terminal's source does: volts at the terminal = gain·setting + offset − series·amperes.
 
     And what its ammeter makes of the current: reading = ammeter_gain·amperes + ammeter_offset. All (T,): ``gain``,
-    ``offset`` in volts, ``series`` in ohms, ``ammeter_gain``, ``ammeter_offset`` in amperes; one number where nothing was
-    to be found (gains 1, the rest 0). ``statistical`` and ``instrument`` (5T, 5T): their covariance, in this order.
+    ``offset`` in volts, ``series`` in ohms, ``ammeter_gain``, ``ammeter_offset`` in amperes; where nothing was to be
+    found out, gains are 1 and the rest 0. ``statistical`` and ``instrument`` (5T, 5T): covariance, in this order.
     ``ammeter_noise`` (T,): standard deviation of one current reading in amperes.
     """
 
@@ -191,7 +191,7 @@ class SourceParameters:
 
 @dataclass(frozen=True)
 class Unidentifiable:
-    """A parameter the readings do not determine: ``"R0 of edge 3"``, why, and the measurement that would change that."""
+    """A parameter the readings do not determine: ``"R0 of edge 3"``, why, and which measurement would change that."""
 
     name: str
     reason: str
@@ -214,8 +214,8 @@ class Finding:
 class ResidualSummary:
     """Residuals (reading minus prediction) of one kind of reading: "node volts" or "terminal amperes".
 
-    ``rms`` and ``worst`` in the unit of the reading; ``normalised_rms`` and ``normalised_worst`` in standard deviations.
-    ``worst_at`` names the node or terminal of the worst.
+    ``rms`` and ``worst`` in the unit of the reading; ``normalised_rms`` and ``normalised_worst`` in standard
+    deviations. ``worst_at`` names the node or terminal of the worst.
     """
 
     kind: str
