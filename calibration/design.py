@@ -1,0 +1,274 @@
+"""Which codes and drives to measure next, so that the worst edge becomes known fastest; and what that will give.
+
+The covariance of the estimate depends on the codes and drives alone, not on the readings, so accuracy and time are
+known before anything is measured. Patterns are picked greedily from random candidates by what they do to a
+p-norm of all relative variances, which is close to the worst one (between A- and G-optimal).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from hilcl.arrays import BoolArray, FloatArray, IntArray
+from hilcl.calibration.fit import Prior
+from hilcl.calibration.model import BoardModel
+from hilcl.calibration.readings import Noise
+from hilcl.errors import InputError
+from hilcl.network import Network
+
+NORM = 4
+"""Exponent of the norm of the relative variances: high enough that the worst edges decide."""
+
+CODE_MIX = (0.4, 0.4, 0.2)
+"""Chances that a candidate sets an edge to its lowest code, its highest, or any: straight lines show at their ends."""
+
+MARGIN = 0.7
+"""Part of a current limit that is planned with, since the true conductances are not known yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class DriveLimits:
+    """What may be driven: ``low`` and ``high`` (T,) in volts, equal where a terminal is wired to one potential.
+
+    ``amperes_per_pot`` and ``amperes_per_source`` (inf for none) lower the volts of a pattern that would exceed them.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    amperes_per_pot: float = np.inf
+    amperes_per_source: float = np.inf
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low <= self.high).all()):
+            raise InputError("the volts of a calibration need a finite low and high value per terminal, low below high")
+        if (self.low == self.high).all():
+            raise InputError("every terminal of the calibration is held at one voltage: allow a range of volts")
+
+    @classmethod
+    def between(cls, network: Network, low: float, high: float, **limits: float) -> "DriveLimits":
+        """Return the same range of volts at every terminal."""
+        count = len(network.terminals)
+        return cls(np.full(count, low), np.full(count, high), **limits)
+
+    @property
+    def fixed(self) -> BoolArray:
+        """Terminals (T,) that are always at one voltage."""
+        return self.low == self.high
+
+    def clip(self, model: BoardModel, theta: FloatArray, codes: IntArray, drives: FloatArray) -> FloatArray:
+        """Return the drives (S, T) drawn together, row by row, until no pot or source is predicted beyond its limit."""
+        if np.isinf(self.amperes_per_pot) and np.isinf(self.amperes_per_source):
+            return drives
+        conductances = model.conductances(theta, codes)[0]
+        network, n = model.network, model.network.n_nodes
+        clipped = drives.copy()
+        for rows, driven, _, state in model.states(theta, conductances, drives):
+            through = np.abs(network.edge_voltages(state[:, :n])) * conductances
+            worst = np.maximum(
+                through.max(axis=1) / (MARGIN * self.amperes_per_pot),
+                np.abs(state[:, n:]).max(axis=1) / (MARGIN * self.amperes_per_source),
+            )
+            factor = 1.0 / np.maximum(worst, 1.0)
+            here = drives[np.ix_(rows, driven)]
+            held = self.fixed[driven]
+            centre = here[:, held].mean(axis=1) if held.any() else 0.5 * (here.min(axis=1) + here.max(axis=1))
+            clipped[np.ix_(rows, driven)] = centre[:, None] + factor[:, None] * (here - centre[:, None])
+        return clipped
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Codes (M,) and drives (S, T) of one pattern to measure."""
+
+    codes: IntArray
+    drives: FloatArray
+
+
+@dataclass(frozen=True)
+class TimeModel:
+    """Seconds it takes to program a pattern and to measure under one drive."""
+
+    per_pattern: float
+    per_drive: float
+
+    def seconds(self, plans: Sequence[Plan]) -> float:
+        """Return the seconds all plans take."""
+        return sum(self.per_pattern + self.per_drive * len(plan.drives) for plan in plans)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What to expect after so many patterns.
+
+    ``worst`` and ``rms``: relative standard uncertainty of the conductances, over all edges and their codes.
+    """
+
+    n_patterns: int
+    n_drives: int
+    seconds: float
+    worst: float
+    rms: float
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Patterns to measure, in order, and what each prefix of them will give."""
+
+    plans: tuple[Plan, ...]
+    forecasts: tuple[Forecast, ...]
+
+
+class Designer:
+    """Plans patterns for one board.
+
+    ``allowed`` (M, K): codes that may be set. ``theta`` (P,): the parameters as far as known. ``metered`` (N,) and
+    ``ammeters`` (T,): what can be read.
+    """
+
+    def __init__(
+        self,
+        model: BoardModel,
+        theta: FloatArray,
+        prior: Prior,
+        noise: Noise,
+        limits: DriveLimits,
+        allowed: BoolArray,
+        metered: BoolArray,
+        ammeters: BoolArray,
+        time: TimeModel,
+        generator: np.random.Generator,
+    ) -> None:
+        self._model, self._theta, self._prior, self._noise = model, theta, prior, noise
+        self._limits, self._metered, self._ammeters = limits, metered, ammeters
+        self._time, self._generator = time, generator
+        self._codes = [np.flatnonzero(row) for row in allowed]
+        self._directions, self._sizes = self._code_directions()
+
+    def random_plan(self, n_drives: int) -> Plan:
+        """Return a pattern of random codes and random volts within the limits."""
+        codes = np.array([self._generator.choice(each) for each in self._codes])
+        volts = self._generator.uniform(self._limits.low, self._limits.high, (n_drives, len(self._limits.low)))
+        return Plan(codes, self._limits.clip(self._model, self._theta, codes, volts))
+
+    def candidate(self, n_drives: int) -> Plan:
+        """Return a pattern of mostly extreme codes, every terminal at the end of its volts; opposite drives in pairs."""
+        kinds = self._generator.choice(3, size=len(self._codes), p=CODE_MIX)
+        picks = [self._generator.choice(each) for each in self._codes]
+        codes = np.array(
+            [
+                (each[0], each[-1], pick)[kind]
+                for each, pick, kind in zip(self._codes, picks, kinds.tolist(), strict=True)
+            ]
+        )
+        upper = self._generator.random((n_drives, len(self._limits.low))) < 0.5
+        volts = np.where(upper, self._limits.high, self._limits.low)
+        return Plan(codes, self._limits.clip(self._model, self._theta, codes, volts))
+
+    def whitened(self, plan: Plan) -> FloatArray:
+        """Return the Jacobian (R, F) of a pattern's readings by the fitted parameters, in standard deviations."""
+        predicted = self._model.predict(self._theta, plan.codes, plan.drives, self._metered, self._ammeters)
+        if predicted.jacobian is None:
+            raise InputError("a design needs the derivatives of the readings")
+        sigma = np.where(
+            predicted.is_volts,
+            self._noise.volts[np.where(predicted.is_volts, predicted.place, 0)],
+            self._noise.amperes[np.where(predicted.is_volts, 0, predicted.place)],
+        )
+        free = self._prior.free
+        whitened: FloatArray = predicted.jacobian[:, free] * (self._prior.deviation[free] / sigma[:, None])
+        return whitened
+
+    def covariance(self, plans: Sequence[Plan]) -> FloatArray:
+        """Return the covariance (F, F) after these patterns, in units of the prior's standard deviations."""
+        count = len(self._prior.free)
+        information = np.eye(count)
+        for plan in plans:
+            rows = self.whitened(plan)
+            information += rows.T @ rows
+        return np.asarray(linalg.inv(information), dtype=np.float64)
+
+    def designed(
+        self, done: Sequence[Plan], n_patterns: int, n_drives: int, *, candidates: int = 60, target: float = 0.0
+    ) -> Design:
+        """Return up to ``n_patterns`` greedily chosen patterns, stopping where the worst reaches ``target``."""
+        pool = [self.candidate(n_drives) for _ in range(candidates)]
+        rows = [self.whitened(plan) for plan in pool]
+        covariance = self.covariance(done)
+        plans: list[Plan] = []
+        forecasts: list[Forecast] = []
+        while len(plans) < n_patterns and not (forecasts and forecasts[-1].worst <= target):
+            variances = self._variances(covariance)
+            best, best_value, best_update = 0, np.inf, np.zeros(0)
+            for number, each in enumerate(rows):
+                seen = covariance @ each.T
+                factor = linalg.cholesky(np.eye(len(each)) + each @ seen, lower=True)
+                gone = linalg.solve_triangular(factor, seen.T @ self._directions.T, lower=True)
+                value = float(((variances - (gone**2).sum(axis=0) / self._sizes**2) ** NORM).sum())
+                if value < best_value:
+                    best, best_value = number, value
+                    best_update = linalg.solve_triangular(factor, seen.T, lower=True)
+            covariance = covariance - best_update.T @ best_update
+            plans.append(pool[best])
+            forecasts.append(self._forecast([*done, *plans], covariance))
+            # A fresh candidate in its place keeps the codes varied.
+            pool[best] = self.candidate(n_drives)
+            rows[best] = self.whitened(pool[best])
+        return Design(tuple(plans), tuple(forecasts))
+
+    def at_random(self, done: Sequence[Plan], n_patterns: int, n_drives: int) -> Design:
+        """Return random patterns and what they will give, to compare with."""
+        covariance = self.covariance(done)
+        plans: list[Plan] = []
+        forecasts: list[Forecast] = []
+        for _ in range(n_patterns):
+            plan = self.random_plan(n_drives)
+            rows = self.whitened(plan)
+            seen = covariance @ rows.T
+            factor = linalg.cholesky(np.eye(len(rows)) + rows @ seen, lower=True)
+            update = linalg.solve_triangular(factor, seen.T, lower=True)
+            covariance = covariance - update.T @ update
+            plans.append(plan)
+            forecasts.append(self._forecast([*done, *plans], covariance))
+        return Design(tuple(plans), tuple(forecasts))
+
+    def forecast(self, plans: Sequence[Plan]) -> Forecast:
+        """Return what these patterns will give."""
+        return self._forecast(plans, self.covariance(plans))
+
+    def _forecast(self, plans: Sequence[Plan], covariance: FloatArray) -> Forecast:
+        variances = self._variances(covariance)
+        return Forecast(
+            len(plans),
+            sum(len(plan.drives) for plan in plans),
+            self._time.seconds(plans),
+            float(np.sqrt(variances.max())),
+            float(np.sqrt(variances.mean())),
+        )
+
+    def _variances(self, covariance: FloatArray) -> FloatArray:
+        variances: FloatArray = np.einsum("dp,pq,dq->d", self._directions, covariance, self._directions, optimize=True)
+        return np.maximum(variances / self._sizes**2, 0.0)
+
+    def _code_directions(self) -> tuple[FloatArray, FloatArray]:
+        """Return a (D, F) with a·δθ the change of resistance at some codes of every edge, and the resistances (D,)."""
+        model, layout = self._model, self._model.layout
+        free = self._prior.free
+        directions, sizes = [], []
+        for edge, codes in enumerate(self._codes):
+            if model.constant[edge]:
+                continue
+            # Relative to g = 1/R, so relative to R: both ends and the middle bound what lies between.
+            for code in {int(codes[0]), int(codes[len(codes) // 2]), int(codes[-1])}:
+                each = np.full(layout.edges, codes[0])
+                each[edge] = code
+                conductance, slopes = model.conductances(self._theta, np.minimum(each, self._last_codes()))
+                row = np.zeros(layout.size)
+                row[edge * layout.terms : (edge + 1) * layout.terms] = slopes[edge] / conductance[edge] ** 2
+                directions.append((row * self._prior.deviation)[free])
+                sizes.append(1.0 / conductance[edge])
+        return np.array(directions), np.array(sizes)
+
+    def _last_codes(self) -> IntArray:
+        return np.array([each[-1] for each in self._codes])
