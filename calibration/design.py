@@ -55,7 +55,8 @@ class DriveLimits:
     @property
     def fixed(self) -> BoolArray:
         """Terminals (T,) that are always at one voltage."""
-        return self.low == self.high
+        fixed: BoolArray = self.low == self.high
+        return fixed
 
     def clip(self, model: BoardModel, theta: FloatArray, codes: IntArray, drives: FloatArray) -> FloatArray:
         """Return the drives (S, T) drawn together, row by row, until no pot or source is predicted beyond its limit."""
@@ -153,7 +154,7 @@ class Designer:
         return Plan(codes, self._limits.clip(self._model, self._theta, codes, volts))
 
     def candidate(self, n_drives: int) -> Plan:
-        """Return a pattern of mostly extreme codes, every terminal at the end of its volts; opposite drives in pairs."""
+        """Return a pattern of mostly extreme codes, every terminal at one end of its volts."""
         kinds = self._generator.choice(3, size=len(self._codes), p=CODE_MIX)
         picks = [self._generator.choice(each) for each in self._codes]
         codes = np.array(
@@ -171,11 +172,7 @@ class Designer:
         predicted = self._model.predict(self._theta, plan.codes, plan.drives, self._metered, self._ammeters)
         if predicted.jacobian is None:
             raise InputError("a design needs the derivatives of the readings")
-        sigma = np.where(
-            predicted.is_volts,
-            self._noise.volts[np.where(predicted.is_volts, predicted.place, 0)],
-            self._noise.amperes[np.where(predicted.is_volts, 0, predicted.place)],
-        )
+        sigma = self._noise.at(predicted.is_volts, predicted.place)
         free = self._prior.free
         whitened: FloatArray = predicted.jacobian[:, free] * (self._prior.deviation[free] / sigma[:, None])
         return whitened

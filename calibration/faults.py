@@ -42,6 +42,9 @@ SHORT_FACTOR = 1.04
 DEAD_SLOPE = 0.2
 """A channel that follows the volts by less than this part is dead."""
 
+HELPLESS = 10.0
+"""Chi-square per degree of freedom beyond which the fitted values of a pot prove nothing about it."""
+
 SUSPECTS = 6
 """Edges, and nodes, that hypotheses are made of."""
 
@@ -211,7 +214,7 @@ def _fit_with_constants(
             start[layout.pots] = np.where(keep, start[layout.pots], better[layout.pots])
         solution = fit(model, records, noise, prior, start, max_iterations=iterations)
         more = _constants(solution)
-        if not (more & ~constant).any() or solution.reduced() > ACCEPTED**2 * 4:
+        if not (more & ~constant).any() or solution.reduced() > HELPLESS:
             return solution, constant
         constant = constant | more
 
@@ -250,13 +253,11 @@ def _describe(network: Network, hypothesis: _Hypothesis) -> Finding | None:
     """Return the finding of an accepted hypothesis; constant edges are described by their fitted resistance later."""
     if hypothesis.kind == "swapped pots":
         first, second = hypothesis.edges
-        sentence = f"the pots of edges {first} and {second} are swapped: correct the wiring in the file or on the board"
+        sentence = f"the pots of edges {first} and {second} are swapped: correct the wiring"
         return Finding("swapped pots", sentence, edges=hypothesis.edges)
     if hypothesis.kind == "swapped channels":
-        first, second = (network.name(node) for node in hypothesis.nodes)
-        sentence = (
-            f"the meter channels of {first} and {second} are swapped: correct the wiring in the file or on the board"
-        )
+        names = [network.name(node) for node in hypothesis.nodes]
+        sentence = f"the meter channels of {names[0]} and {names[1]} are swapped: correct the wiring"
         return Finding("swapped channels", sentence, nodes=hypothesis.nodes)
     if hypothesis.kind == "dead channel":
         return dead_finding(network, hypothesis.nodes[0])
@@ -272,7 +273,7 @@ def _hypotheses(
     ammeters: BoolArray,
 ) -> list[_Hypothesis]:
     """Return single faults worth a fit, the likeliest first."""
-    plain = replace_constant(model)
+    plain = _all_following(model)
     prior = make_prior(plain, spec, metered, ammeters)
     edge_scores, node_scores = _release_scores(plain, records, noise, prior, metered, ammeters)
     edges = np.argsort(edge_scores)[:SUSPECTS].tolist()
@@ -294,8 +295,8 @@ def _hypotheses(
     return found[: 2 * SUSPECTS]
 
 
-def replace_constant(model: BoardModel) -> BoardModel:
-    """Return the model in which every edge follows its code."""
+def _all_following(model: BoardModel) -> BoardModel:
+    """Return the model in which every edge follows its code, on a straight line."""
     return BoardModel(model.network, model.pots, 0, shunt=model.shunt)
 
 
@@ -388,24 +389,21 @@ def _release_scores(
 
 
 def reference_drift(
-    solution: Solution, before: PatternReadings, after: PatternReadings, noise: Noise, metered: BoolArray
+    model: BoardModel, before: PatternReadings, after: PatternReadings, noise: Noise, metered: BoolArray
 ) -> list[Finding]:
     """Return what moved between two measurements of the same pattern and drives: meters' common reference, or one.
 
     Each explanation (all meters alike, one meter, one source) is a column of the model's derivatives; the one that
-    explains most is taken, then the next, while each explains more than chance can.
+    explains most is taken, then the next, while each explains more than chance can. With all terminals driven alike the
+    conductances hardly matter, so the nominal board serves.
     """
-    model, network, layout = solution.model, solution.model.network, solution.model.layout
-    ammeters = np.isfinite(before.currents).any(axis=0)
-    predicted = model.predict(solution.theta, before.codes, before.drives, metered, ammeters)
+    network, layout = model.network, model.layout
+    ammeters = before.ammeters
+    predicted = model.predict(model.nominal(), before.codes, before.drives, metered, ammeters)
     if predicted.jacobian is None:
         return []
     moved = model.measured(after, predicted) - model.measured(before, predicted)
-    sigma = np.sqrt(2.0) * np.where(
-        predicted.is_volts,
-        noise.volts[np.where(predicted.is_volts, predicted.place, 0)],
-        noise.amperes[np.where(predicted.is_volts, 0, predicted.place)],
-    )
+    sigma = np.sqrt(2.0) * noise.at(predicted.is_volts, predicted.place)
     used = np.isfinite(moved)
     rest = (moved / sigma)[used]
     jacobian = (predicted.jacobian / sigma[:, None])[used]

@@ -43,8 +43,8 @@ INL_PRIOR = 5.0
 class InstrumentSpec:
     """Standard uncertainties of the instruments, from their data sheets (a limit ±a is a/√3); 0 takes it as exact.
 
-    ``source_gain`` relative, ``source_offset`` volts, ``source_series`` ohms (leads, around ``series``), ``ammeter_gain``
-    relative, ``ammeter_offset`` amperes, ``meter_gain`` relative, ``meter_offset`` volts, ``meter_resistance`` ohms
+    ``source_gain`` relative, ``source_offset`` volts, ``source_series`` ohms (leads), ``ammeter_gain`` relative,
+    ``ammeter_offset`` amperes, ``meter_gain`` relative, ``meter_offset`` volts, ``meter_resistance`` ohms
     from a node to 0 V (inf for none; taken as known).
     """
 
@@ -79,9 +79,9 @@ class Prior:
 class Solution:
     """The fitted θ (P,) and what belongs to it.
 
-    ``information`` (F, F): H of the fitted parameters, by the readings alone. ``statistical`` and ``instrument`` (P, P):
-    the two parts of the covariance. ``normalised``, ``raw``, ``is_volts``, ``place``, ``pattern`` (R,): residuals and where
-    they are.
+    ``information`` (F, F): H of the fitted parameters, by the readings alone. ``statistical`` and ``instrument``
+    (P, P): the two parts of the covariance. ``normalised``, ``raw``, ``is_volts``, ``place``, ``pattern`` (R,):
+    residuals and where they are.
     """
 
     model: BoardModel
@@ -111,7 +111,7 @@ class Solution:
         free = self.prior.free
         whitened = self.information * np.outer(self.prior.deviation[free], self.prior.deviation[free])
         strength = np.maximum(linalg.eigvalsh(whitened), 0.0)
-        return int(round(len(self.raw) - float((strength / (1.0 + strength)).sum())))
+        return round(len(self.raw) - float((strength / (1.0 + strength)).sum()))
 
     def reduced(self, volts: bool | None = None) -> float:
         """Return chi-square per degree of freedom, of all readings or of one kind."""
@@ -137,7 +137,7 @@ def make_prior(model: BoardModel, spec: InstrumentSpec, metered: BoolArray, amme
     largest = 1.0 / (values[:, 0] + values[:, 1] * 0.5)
     pots[constant] = 0.0
     values[constant] = 0.0
-    pots[constant, 0] = 1e3 * largest[constant]
+    pots[constant, 0] = 100.0 * largest[constant]
     for quantity, sigma in enumerate(
         (spec.source_gain, spec.source_offset, spec.source_series, spec.ammeter_gain, spec.ammeter_offset)
     ):
@@ -180,16 +180,12 @@ def _accumulate(
     patterns: list[IntArray] = []
     objective = 0.0
     for number, record in enumerate(records):
-        metered = np.isfinite(record.potentials).any(axis=0)
-        ammeters = np.isfinite(record.currents).any(axis=0)
+        metered = record.metered
+        ammeters = record.ammeters
         predicted = model.predict(theta, record.codes, record.drives, metered, ammeters, jacobian=slopes)
         readings = model.measured(record, predicted)
         used = np.isfinite(readings)
-        sigma = np.where(
-            predicted.is_volts,
-            noise.volts[np.where(predicted.is_volts, predicted.place, 0)],
-            noise.amperes[np.where(predicted.is_volts, 0, predicted.place)],
-        )[used]
+        sigma = noise.at(predicted.is_volts, predicted.place)[used]
         raw = readings[used] - predicted.values[used]
         normalised = raw / sigma
         size = np.abs(normalised)
@@ -248,13 +244,15 @@ def fit(
     if not np.isfinite(sums.objective):
         raise SolverError("the fit cannot start from these values: a resistance is zero or not a number")
     value = total(sums, theta)
-    for iterations in range(1, max_iterations + 1):
+    while iterations < max_iterations and not converged:
+        iterations += 1
         normal = sums.information * np.outer(scale, scale) + np.eye(len(free))
         slope = scale * sums.slope - (theta - prior.mean)[free] / scale
-        accepted, step = False, np.zeros(len(free))
+        accepted, trial = False, theta
+        step: FloatArray = np.zeros(len(free))
         for _ in range(12):
             damped = normal + damping * np.diag(np.diagonal(normal))
-            step = linalg.solve(damped, slope, assume_a="pos")
+            step = np.asarray(linalg.solve(damped, slope, assume_a="pos"), dtype=np.float64)
             trial = theta.copy()
             trial[free] += scale * step
             if _plausible(model.layout, model.constant, trial, theta):
@@ -263,7 +261,7 @@ def fit(
                     accepted = True
                     break
             damping = max(1e-4, 10.0 * damping)
-        length = float(np.sqrt(max(0.0, step @ normal @ step)))
+        length = float(np.sqrt(max(0.0, float(step @ normal @ step))))
         if not accepted:
             converged = length < 1e3 * CONVERGED
             break
@@ -271,9 +269,7 @@ def fit(
         theta = trial
         sums = _accumulate(model, records, noise, prior, theta, slopes=True)
         value = total(sums, theta)
-        if length < CONVERGED:
-            converged = True
-            break
+        converged = length < CONVERGED
     statistical, instrument = split_covariance(sums.information, prior)
     return Solution(
         model,
@@ -318,8 +314,8 @@ def split_covariance(information: FloatArray, prior: Prior) -> tuple[FloatArray,
 def kirchhoff_start(model: BoardModel, records: Sequence[PatternReadings], prior: Prior) -> FloatArray | None:
     """Return starting values θ (P,) from Kirchhoff's current law alone, None unless every node was measured.
 
-    With all node voltages measured the law is linear in the conductances: D diag(v) g = the currents from outside. It is
-    solved per pattern; each pot's resistances against its codes then give R_0 and R_AB.
+    With all node voltages measured the law is linear in the conductances: D diag(v) g = the currents from outside. It
+    is solved per pattern; each pot's resistances against its codes then give R_0 and R_AB.
     """
     network, layout = model.network, model.layout
     n, edges = network.n_nodes, network.edges
@@ -400,8 +396,15 @@ def meter_parameters(solution: Solution, noise: Noise, metered: BoolArray) -> Me
 def source_parameters(solution: Solution, noise: Noise) -> SourceParameters:
     """Return the sources' part of a solution."""
     layout = solution.model.layout
+    gain, offset, series, ammeter_gain, ammeter_offset = (
+        solution.theta[layout.of_terminal(quantity)].copy() for quantity in range(5)
+    )
     return SourceParameters(
-        *(solution.theta[layout.of_terminal(quantity)].copy() for quantity in range(5)),
+        gain,
+        offset,
+        series,
+        ammeter_gain,
+        ammeter_offset,
         solution.statistical[layout.sources, layout.sources],
         solution.instrument[layout.sources, layout.sources],
         noise.amperes,

@@ -83,7 +83,7 @@ def _explain(
     partners: list[str],
 ) -> tuple[str, str, tuple[int, ...]]:
     """Return reason, remedy and the nodes they speak of."""
-    model, network = solution.model, solution.model.network
+    network = solution.model.network
     if node >= 0:
         reason = f"the readings at {network.name(node)} do not separate it from the rest of the board"
         remedy = "measure with every terminal at the same volts, at two voltages or more"
@@ -181,11 +181,7 @@ def _rows_at(
     known = noise.volts[np.isfinite(noise.volts)]
     typical = float(np.median(known)) if len(known) else 1e-3
     volts = np.where(np.isfinite(noise.volts), noise.volts, typical)
-    sigma = np.where(
-        predicted.is_volts,
-        volts[np.where(predicted.is_volts, predicted.place, 0)],
-        noise.amperes[np.where(predicted.is_volts, 0, predicted.place)],
-    )
+    sigma = Noise(volts, noise.amperes).at(predicted.is_volts, predicted.place)
     free = solution.prior.free
     rows: FloatArray = predicted.jacobian[:, free] * solution.prior.deviation[free] / sigma[:, None]
     return rows

@@ -67,8 +67,8 @@ class Layout:
 class Predicted:
     """Predicted readings (R,) of a pattern, sample by sample: the nodes' volts, then the driven terminals' amperes.
 
-    ``jacobian`` (R, P) by θ, or None. ``sample``, ``is_volts`` and ``place`` (R,): of which drive, of which kind, and at
-    which node or terminal each reading is.
+    ``jacobian`` (R, P) by θ, or None. ``sample``, ``is_volts`` and ``place`` (R,): of which drive, of which kind, and
+    at which node or terminal each reading is.
     """
 
     values: FloatArray
@@ -121,8 +121,8 @@ class BoardModel:
         values = theta[self.layout.pots].reshape(self.layout.edges, self.layout.terms)
         law = self._law[np.arange(len(codes)), codes]
         resistance = (law * values).sum(axis=1)
-        with np.errstate(divide="ignore"):
-            follows = 1.0 / resistance
+        resistance[self.constant] = 1.0
+        follows = 1.0 / resistance
         slopes = -(follows**2)[:, None] * law
         slopes[self.constant] = 0.0
         slopes[self.constant, 0] = 1.0
@@ -131,7 +131,7 @@ class BoardModel:
     def states(
         self, theta: FloatArray, conductances: FloatArray, drives: FloatArray
     ) -> list[tuple[IntArray, IntArray, FloatArray, FloatArray]]:
-        """Return for each set of driven terminals: sample numbers, the terminals, K⁻¹, and z = (p, i), a row a sample."""
+        """Return for each set of driven terminals: sample numbers, the terminals, K⁻¹, and z = (p, i) by sample."""
         layout, n = self.layout, self.layout.nodes
         gain, offset, series = (theta[layout.of_terminal(quantity)] for quantity in range(3))
         laplacian = np.zeros((n, n))
@@ -142,7 +142,7 @@ class BoardModel:
         laplacian[np.arange(n), np.arange(n)] += self.shunt
         # Amperes in units of the board's own conductance times volts: K is then well scaled.
         unit = float(np.abs(np.diagonal(laplacian)).max())
-        answers = []
+        answers: list[tuple[IntArray, IntArray, FloatArray, FloatArray]] = []
         masks, member = np.unique(np.isfinite(drives), axis=0, return_inverse=True)
         for index, mask in enumerate(masks):
             rows, driven = np.flatnonzero(member.reshape(-1) == index), np.flatnonzero(mask)
@@ -153,7 +153,7 @@ class BoardModel:
             matrix[nodes, np.arange(n, size)] = -1.0
             matrix[np.arange(n, size), nodes] = 1.0
             matrix[np.arange(n, size), np.arange(n, size)] = series[driven] * unit
-            inverse = np.linalg.inv(matrix)
+            inverse: FloatArray = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
             inverse[:, :n] /= unit
             inverse[n:] *= unit
             applied = gain[driven] * drives[np.ix_(rows, driven)] + offset[driven]

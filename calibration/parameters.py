@@ -86,7 +86,8 @@ class PotParameters:
     @cached_property
     def resistances(self) -> FloatArray:
         """R_e(k) of every code, (M, K) in ohms, NaN where a pot has fewer codes."""
-        return np.einsum("mkq,mq->mk", self.law, self.values)
+        resistances: FloatArray = np.einsum("mkq,mq->mk", self.law, self.values)
+        return resistances
 
     @cached_property
     def table(self) -> FloatArray:

@@ -21,8 +21,8 @@ LEAST_VALUES = 8
 class PatternReadings:
     """Readings at one pattern of codes (M,) under S drives (S, T) in volts, NaN floating.
 
-    ``potentials`` (S, N) in volts and ``currents`` (S, T) in amperes, NaN where there is no meter or, for a current, the
-    terminal floats.
+    ``potentials`` (S, N) in volts and ``currents`` (S, T) in amperes, NaN where there is no meter or, for a current,
+    the terminal floats.
     """
 
     codes: IntArray
@@ -35,6 +35,16 @@ class PatternReadings:
         """Number of readings."""
         return int(np.isfinite(self.potentials).sum() + np.isfinite(self.currents).sum())
 
+    @property
+    def metered(self) -> BoolArray:
+        """Nodes (N,) with a reading at least."""
+        return np.asarray(np.isfinite(self.potentials).any(axis=0), dtype=np.bool_)
+
+    @property
+    def ammeters(self) -> BoolArray:
+        """Terminals (T,) with a current reading at least."""
+        return np.asarray(np.isfinite(self.currents).any(axis=0), dtype=np.bool_)
+
 
 @dataclass(frozen=True, eq=False)
 class Noise:
@@ -42,6 +52,10 @@ class Noise:
 
     volts: FloatArray
     amperes: FloatArray
+
+    def at(self, is_volts: BoolArray, place: IntArray) -> FloatArray:
+        """Return the noise (R,) of readings of volts at nodes, or else of amperes at terminals."""
+        return np.where(is_volts, self.volts[np.where(is_volts, place, 0)], self.amperes[np.where(is_volts, 0, place)])
 
     def scaled(self, volts: float, amperes: float) -> "Noise":
         """Return the noise times two factors."""
@@ -52,7 +66,7 @@ def measure(board: Board, codes: IntArray, drives: FloatArray, metered: BoolArra
     """Program codes (M,), drive (S, T), and return the checked readings.
 
     ``metered`` (N,) says which nodes have a meter; a node said to have one must give readings.
-    Raises InputError for codes the board does not have, ComplianceError and MeasurementError for readings that are none.
+    Raises InputError for codes the board does not have, ComplianceError and MeasurementError for unusable readings.
     """
     table = board.device_range.table
     if table is None:
@@ -80,8 +94,8 @@ def checked(
         if len(beyond):
             sample, column = beyond[0].tolist()
             raise MeasurementError(
-                f"the {what} at {network.name(int(nodes[column]))} returned {values[sample, column]:g} {unit}, its sign "
-                "for overflow: choose a larger range, or check its wiring"
+                f"the {what} at {network.name(int(nodes[column]))} returned {values[sample, column]:g} {unit}, its "
+                "sign for overflow: choose a larger range, or check its wiring"
             )
     missing = np.isnan(response.potentials)
     expected = ~missing.all(axis=0) if metered is None else metered
@@ -109,8 +123,8 @@ def quantum(values: FloatArray) -> float:
 def noise_from_repeats(repeats: Sequence[FloatArray], everything: Sequence[FloatArray], floor: float) -> FloatArray:
     """Return the standard deviation (C,) of one reading per channel.
 
-    ``repeats``: arrays (R, C) of readings under unchanged conditions; ``everything``: arrays (S, C) of all readings, from
-    which the resolution is told (a quantum q has at least the standard deviation q/√12, GUM 4.3.7). Channels of
+    ``repeats``: arrays (R, C) of readings under unchanged conditions; ``everything``: arrays (S, C) of all readings,
+    from which the resolution is told (a quantum q has at least the standard deviation q/√12, GUM 4.3.7). Channels of
     one kind share what repeats tell, unless one is clearly noisier than the others (a factor 2). NaN where
     there is no meter.
     """
