@@ -24,6 +24,12 @@ NORM = 4
 CODE_MIX = (0.4, 0.4, 0.2)
 """Chances that a candidate sets an edge to its lowest code, its highest, or any: straight lines show at their ends."""
 
+PROBES, PROBE_DRIVES = 24, 4
+"""Random patterns that show what can be determined at all."""
+
+HOPELESS = 0.2
+"""Relative uncertainty of a conductance that stays after the probes where the wiring does not determine it."""
+
 MARGIN = 0.7
 """Part of a current limit that is planned with, since the true conductances are not known yet."""
 
@@ -103,7 +109,8 @@ class TimeModel:
 class Forecast:
     """What to expect after so many patterns.
 
-    ``worst`` and ``rms``: relative standard uncertainty of the conductances, over all edges and their codes.
+    ``worst`` and ``rms``: relative standard uncertainty of the conductances, over all edges and codes that the wiring
+    lets determine.
     """
 
     n_patterns: int
@@ -146,11 +153,19 @@ class Designer:
         self._time, self._generator = time, generator
         self._codes = [np.flatnonzero(row) for row in allowed]
         self._directions, self._sizes = self._code_directions()
+        # What no pattern determines must not hide what patterns do to the rest.
+        probes = [self.candidate(PROBE_DRIVES) for _ in range(PROBES)]
+        reachable = self._variances(self.covariance(probes)) < HOPELESS**2
+        if reachable.any():
+            self._directions, self._sizes = self._directions[reachable], self._sizes[reachable]
 
-    def random_plan(self, n_drives: int) -> Plan:
-        """Return a pattern of random codes and random volts within the limits."""
+    def random_plan(self, n_drives: int, *, ends: bool = False) -> Plan:
+        """Return a pattern of random codes and random volts within the limits, or at the ends of the limits."""
         codes = np.array([self._generator.choice(each) for each in self._codes])
         volts = self._generator.uniform(self._limits.low, self._limits.high, (n_drives, len(self._limits.low)))
+        if ends:
+            upper = self._generator.random(volts.shape) < 0.5
+            volts = np.where(upper, self._limits.high, self._limits.low)
         return Plan(codes, self._limits.clip(self._model, self._theta, codes, volts))
 
     def candidate(self, n_drives: int) -> Plan:
@@ -214,13 +229,13 @@ class Designer:
             rows[best] = self.whitened(pool[best])
         return Design(tuple(plans), tuple(forecasts))
 
-    def at_random(self, done: Sequence[Plan], n_patterns: int, n_drives: int) -> Design:
+    def at_random(self, done: Sequence[Plan], n_patterns: int, n_drives: int, *, ends: bool = False) -> Design:
         """Return random patterns and what they will give, to compare with."""
         covariance = self.covariance(done)
         plans: list[Plan] = []
         forecasts: list[Forecast] = []
         for _ in range(n_patterns):
-            plan = self.random_plan(n_drives)
+            plan = self.random_plan(n_drives, ends=ends)
             rows = self.whitened(plan)
             seen = covariance @ rows.T
             factor = linalg.cholesky(np.eye(len(rows)) + rows @ seen, lower=True)

@@ -103,7 +103,10 @@ def _explain(
     joint = _series_node(network, metered, edge)
     if joint >= 0:
         other = next(each for each in _touching(network, joint) if each != edge)
-        with_others = f"edge {edge} is in series with edge {other} through {network.name(joint)}, which has no meter"
+        name = network.name(joint)
+        with_others = (
+            f"edge {edge} is in series with edge {other} through {name}, which has no meter: only sums of the two show"
+        )
     helper, many = _helpful_nodes(solution, records, noise, metered, ammeters, position)
     if helper >= 0:
         return with_others, f"give {network.name(helper)} a meter channel", (helper,)

@@ -80,7 +80,7 @@ class Settings:
     choices.
     """
 
-    patterns: int = 40
+    patterns: int = 60
     drives: int = 4
     repeats: int = 8
     verification: int = 4
