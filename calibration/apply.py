@@ -257,12 +257,13 @@ def watch_reference(calibration: Calibration, *, floor: float = LAW_FLOOR) -> Wa
     covariance = projection @ pots.covariance @ projection.T
     spare = np.tile(_bow_uncertainty(pots, resistances), 2)
     covariance[np.diag_indices(2 * edges)] += spare**2
-    count = calibration.board.network.n_nodes
-    gains = np.sqrt(np.diagonal(meters.covariance))
     known = np.isfinite(meters.gain)
     gain = np.where(known, meters.gain, 1.0)
     noise = np.where(known & np.isfinite(meters.noise) & (meters.noise > 0), meters.noise, np.nan)
     usual = float(np.nanmedian(noise)) if np.isfinite(noise).any() else 1e-6
+    # Gains come first in the calibration, offsets in the watch; both are errors per corrected volt here.
+    per_gain = np.where(known, 1.0 / gain, 0.0)
+    of_meters = np.roll(meters.covariance, len(gain), axis=(0, 1)) * np.outer(*[np.tile(per_gain, 2)] * 2)
     terminals = len(sources.gain)
     of_sources = np.sqrt(np.diagonal(sources.covariance))
     # Ammeters that show no noise still have a resolution: 2e-5 of the current one edge carries at a volt.
@@ -272,8 +273,7 @@ def watch_reference(calibration: Calibration, *, floor: float = LAW_FLOOR) -> Wa
         1.0 / smallest,
         covariance,
         meter_noise=np.where(np.isnan(noise), usual, noise) / gain,
-        meter_offset_u=np.where(known, gains[count:] / gain, 0.0) + 1e-7,
-        meter_gain_u=np.where(known, gains[:count] / gain, 0.0) + 1e-6,
+        meter_covariance=of_meters,
         current_noise=np.maximum(np.nan_to_num(sources.ammeter_noise), resolution),
         current_offset_u=of_sources[4 * terminals :] + resolution,
         current_gain_u=of_sources[3 * terminals : 4 * terminals] + 1e-5,

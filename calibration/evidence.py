@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from hilcl.arrays import FloatArray
 
-NEWEST_SNAPSHOTS = 8
-"""Starting points kept one by one; older ones are thinned so that their ages grow geometrically."""
+MOMENTS_PER_OCTAVE = 4
+"""Possible moments of change that are looked at among those between n and 2n steps ago."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class _Snapshot:
     step: int
     information: FloatArray
     score: FloatArray
+    squares: float
+    freedom: float
     log_share: float
 
 
@@ -56,11 +59,12 @@ class ChangeEvidence:
     def __init__(
         self, prior: FloatArray, directions: FloatArray, expected: FloatArray, *, alpha: float, memory: float
     ) -> None:
-        self._directions, self._expected = directions, expected
+        self._rows, self._expected = sparse.csr_array(directions.T), expected
         self._log_alpha, self._keep = math.log(alpha), math.exp(-1.0 / memory)
-        self._step, self._moments = 0, 0
+        self._step, self._start, self._moments = 0, 0, 0
         self._precision = _inverse(prior)
         self._information, self._score = np.zeros_like(prior), np.zeros(len(prior))
+        self._squares, self._freedom = 0.0, 0.0
         self._snapshots: list[_Snapshot] = []
 
     @property
@@ -68,67 +72,93 @@ class ChangeEvidence:
         """Number of steps seen."""
         return self._step
 
-    def add(self, information: FloatArray, score: FloatArray) -> None:
-        """Take the information (P, P) and the score (P,) of one step's readings."""
+    def add(self, information: FloatArray, score: FloatArray, squares: float = 0.0, freedom: float = 0.0) -> None:
+        """Take the information (P, P) and the score (P,) of one step's readings.
+
+        ``squares`` is their yᵀR⁻¹y and ``freedom`` their number; only ``misfit`` needs them.
+        """
         self._take_snapshot()
         self._step += 1
         for snapshot in self._snapshots:
             snapshot.information *= self._keep
             snapshot.score *= self._keep
+            snapshot.squares *= self._keep
+            snapshot.freedom *= self._keep
         self._information = self._keep * self._information + information
         self._score = self._keep * self._score + score
+        self._squares = self._keep * self._squares + squares
+        self._freedom = self._keep * self._freedom + freedom
 
     def estimate(self) -> tuple[FloatArray, FloatArray]:
         """Return the state (P,) that the prior and all readings speak for, and its covariance (P, P)."""
-        covariance = cho_solve(cho_factor(self._precision + self._information), np.eye(len(self._score)))
+        covariance = _inverse(self._precision + self._information)
         return covariance @ self._score, covariance
 
     def changes(self) -> list[Change]:
         """Return for every direction the moment that most speaks for a change, strongest first."""
         total, eta = self._precision + self._information, self._score
-        factor = cho_factor(total)
-        best: dict[int, Change] = {}
-        share = -math.log(len(self._expected))
+        inverse = _inverse(total)
+        state = inverse @ eta
+        count = len(self._expected)
+        variance, share = self._expected**2, self._log_alpha - math.log(count)
+        weight, size, size_u = np.full(count, -np.inf), np.zeros(count), np.zeros(count)
+        since = np.zeros(count, dtype=np.int64)
         for snapshot in self._snapshots:
-            since, b = self._information - snapshot.information, self._score - snapshot.score
-            before = total - since
-            moved = since @ self._directions
-            s = self._directions.T @ (b - since @ cho_solve(factor, eta))
+            after, b = self._information - snapshot.information, self._score - snapshot.score
             # BΛ⁻¹A instead of B − BΛ⁻¹B, which cancels where the prior is weak.
-            j = np.maximum((moved * cho_solve(factor, before @ self._directions)).sum(axis=0), 0.0)
-            spread = self._expected**2
-            weights = 0.5 * s**2 * spread / (1 + spread * j) - 0.5 * np.log1p(spread * j)
-            weights += snapshot.log_share + share + self._log_alpha
-            for direction in range(len(weights)):
-                known = best.get(direction)
-                if j[direction] > 0 and (known is None or weights[direction] > known.weight):
-                    size, size_u = s[direction] / j[direction], 1 / math.sqrt(j[direction])
-                    best[direction] = Change(direction, snapshot.step, float(size), size_u, float(weights[direction]))
-        return sorted(best.values(), key=lambda change: -change.weight)
+            a = np.asarray(self._rows @ (total - after))
+            j = np.maximum((np.asarray(self._rows @ after) * (a @ inverse)).sum(axis=1), 0.0)
+            s = np.asarray(self._rows @ (b - after @ state))
+            found = 0.5 * s**2 * variance / (1 + variance * j) - 0.5 * np.log1p(variance * j)
+            found += snapshot.log_share + share
+            better = (found > weight) & (j > 0)
+            weight[better], since[better] = found[better], snapshot.step
+            size[better], size_u[better] = s[better] / j[better], 1 / np.sqrt(j[better])
+        order = np.argsort(-weight, kind="stable")
+        return [
+            Change(
+                direction,
+                int(since[direction]),
+                float(size[direction]),
+                float(size_u[direction]),
+                float(weight[direction]),
+            )
+            for direction in order[np.isfinite(weight[order])].tolist()
+        ]
+
+    def misfit(self, change: Change) -> tuple[float, float]:
+        """Return chi-square of the readings since a change that is taken for given, and their degrees of freedom."""
+        snapshot = next(each for each in self._snapshots if each.step == change.since)
+        after, b = self._information - snapshot.information, self._score - snapshot.score
+        jump = change.size * self._rows[[change.direction]].toarray()[0]
+        state = _inverse(self._precision + self._information) @ (self._score - after @ jump) + jump
+        squares = self._squares - snapshot.squares - 2 * state @ b + state @ after @ state
+        return float(squares), self._freedom - snapshot.freedom
 
     def restart(self, prior: FloatArray) -> None:
         """Forget all readings and go on with another prior covariance; the false-alarm account goes on, too."""
         self._precision = _inverse(prior)
         self._information, self._score = np.zeros_like(prior), np.zeros(len(prior))
-        self._snapshots = []
+        self._squares, self._freedom = 0.0, 0.0
+        self._snapshots, self._start = [], self._step
 
     def _take_snapshot(self) -> None:
         # Shares 1/((n+1)(n+2)) of α for n = 0, 1, 2, … add up to 1.
         log_share = -math.log((self._moments + 1) * (self._moments + 2))
         self._moments += 1
-        self._snapshots.append(_Snapshot(self._step, self._information.copy(), self._score.copy(), log_share))
+        information, score = self._information.copy(), self._score.copy()
+        self._snapshots.append(_Snapshot(self._step, information, score, self._squares, self._freedom, log_share))
         # The first one, before any reading, asks whether the board is still the calibrated one.
-        old, newest = self._snapshots[1:-NEWEST_SNAPSHOTS], self._snapshots[-NEWEST_SNAPSHOTS:]
-        kept: list[_Snapshot] = []
-        for snapshot in reversed(old):
-            if not kept or self._step - snapshot.step >= 1.5 * (self._step - kept[-1].step):
-                kept.append(snapshot)
-        first = self._snapshots[:1] if len(self._snapshots) > NEWEST_SNAPSHOTS else []
-        self._snapshots = [*first, *reversed(kept), *newest]
+        self._snapshots = [each for each in self._snapshots if each.step == self._start or self._is_kept(each.step)]
+
+    def _is_kept(self, moment: int) -> bool:
+        """Return whether a moment is still looked at: as they grow older, only multiples of 2, 4, 8, … are."""
+        octave = (self._step - moment) // MOMENTS_PER_OCTAVE
+        return moment % (1 << max(octave.bit_length() - 1, 0)) == 0
 
 
 def _inverse(covariance: FloatArray) -> FloatArray:
-    """Return the inverse of a covariance whose quantities may have very different units."""
+    """Return the inverse of a covariance or precision whose quantities may have very different units."""
     scale = np.sqrt(np.diagonal(covariance))
     units = np.outer(scale, scale)
     inverse: FloatArray = cho_solve(cho_factor(covariance / units), np.eye(len(covariance))) / units

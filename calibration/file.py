@@ -640,6 +640,10 @@ def _array(row: Row) -> FloatArray:
 def _covariance_record(covariance: FloatArray, block: int) -> CovarianceRecord:
     """Return a covariance as a record: only its blocks where nothing else is there, or where it is too large."""
     size = len(covariance)
+    if (np.diagonal(covariance) < 0).any():
+        # A part that is a difference of two large ones may be rounded below zero.
+        variances, axes = np.linalg.eigh(covariance)
+        covariance = (axes * np.maximum(variances, 0.0)) @ axes.T
     inside = np.kron(np.eye(size // block), np.ones((block, block))) > 0
     if size > WHOLE_COVARIANCE_UP_TO or not covariance[~inside].any():
         starts = range(0, size, block)

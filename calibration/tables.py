@@ -25,7 +25,7 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
         ]
         return "  ".join(placed).rstrip()
 
-    return [line(headings), "  ".join("─" * width for width in widths), *(line(row) for row in rows)]
+    return [line(headings), "  ".join("─" * width for width in widths).rstrip(), *(line(row) for row in rows)]
 
 
 def calibration_lines(calibration: Calibration, *, every_edge: bool = False, now: datetime | None = None) -> list[str]:
@@ -150,7 +150,7 @@ def comparison_lines(comparison: Comparison, *, every_edge: bool = False) -> lis
     if degrees[0] is not None and degrees[1] is not None:
         lines.append(f"Temperature {degrees[0]:.1f} °C, then {degrees[1]:.1f} °C.")
     lines.append(
-        f"All tracks together: {100 * comparison.common:+.4f} ± {100 * comparison.common_u:.4f} % in resistance."
+        f"All tracks together: {100 * comparison.common:+.3g} ± {100 * comparison.common_u:.2g} % in resistance."
     )
     moved = comparison.moved
     if moved:
@@ -162,7 +162,7 @@ def comparison_lines(comparison: Comparison, *, every_edge: bool = False) -> lis
         [
             str(each.edge),
             " – ".join(str(node) for node in earlier.board.network.edges[each.edge]),
-            f"{100 * each.relative:+.3f} %",
+            f"{100 * each.relative:+.3g} %",
             str(each.code),
             percent(each.relative_rms),
             f"{each.sigmas:.1f} σ",

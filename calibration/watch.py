@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray, frozen
 from hilcl.board import Board, BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
@@ -17,7 +16,7 @@ from hilcl.device_range import DeviceRange
 from hilcl.errors import InputError
 from hilcl.network import Network
 
-Kind = Literal["pot", "contact", "meter", "ammeter", "temperature"]
+Kind = Literal["pot", "contact", "meter", "ammeter", "temperature", "wiring"]
 
 OVERFLOW = 1e30
 """Instruments report an overflow as 9.9e37; nothing on a board comes near."""
@@ -27,6 +26,18 @@ NOISE_STEPS = 50
 
 LARGEST_SHIFT = 2.0
 """Largest change of a logarithm taken from one linear estimate."""
+
+LARGE = 0.2
+"""Relative change beyond which a linear estimate is only a first guess; such a part is watched no more."""
+
+MOST_ALARMS = 3
+"""Alarms of one edge, meter or ammeter after which it is watched no more: it does not follow its table."""
+
+DEAD = 0.5
+"""Relative change of a gain from which a channel counts as dead or loose."""
+
+UNEXPLAINED_SIGMAS = 20.0
+"""Misfit left beside the best single change, in standard deviations, from which several things changed at once."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +76,15 @@ class WatchReference:
 
     ``highest`` (M,) in siemens: the largest conductance of each edge, by which a resistance is split into a fixed part
     1/highest and the track. ``covariance`` (2M, 2M): of the relative errors of the fixed parts, then of the tracks.
-    ``meter_noise`` and ``meter_offset_u`` (N,) in volts, ``meter_gain_u`` (N,); ``current_noise`` and
-    ``current_offset_u`` (T,) in amperes, ``current_gain_u`` (T,): reading noise, and standard uncertainties of what is
-    left of offset and gain after correction. ``load`` (N,) in siemens: what each meter puts between node and ground.
+    ``meter_noise`` (N,) in volts; ``meter_covariance`` (2N, 2N): of what correction left of the offsets, then of the
+    gains. ``current_noise`` and ``current_offset_u`` (T,) in amperes, ``current_gain_u`` (T,): the same for ammeters,
+    as standard uncertainties. ``load`` (N,) in siemens: what each meter puts between node and ground.
     """
 
     highest: FloatArray
     covariance: FloatArray
     meter_noise: FloatArray
-    meter_offset_u: FloatArray
-    meter_gain_u: FloatArray
+    meter_covariance: FloatArray
     current_noise: FloatArray
     current_offset_u: FloatArray
     current_gain_u: FloatArray
@@ -93,13 +103,15 @@ class WatchReference:
         current_noise: npt.ArrayLike = 1e-9,
         current_offset_u: npt.ArrayLike = 1e-9,
         current_gain_u: npt.ArrayLike = 1e-5,
+        meter_covariance: FloatArray | None = None,
         load: npt.ArrayLike = 0.0,
         floor: float = 5e-4,
     ) -> "WatchReference":
         """Return a reference with single numbers repeated over edges, nodes and terminals.
 
         ``covariance`` may be (2M, 2M), or one standard uncertainty for all. ``floor`` is a relative error of both
-        parts of every edge that is always allowed for: no pot follows its law exactly.
+        parts of every edge that is always allowed for: no pot follows its law exactly. ``meter_offset_u`` and
+        ``meter_gain_u`` are added to ``meter_covariance``, where that is given.
         """
         edges, nodes, terminals = network.n_edges, network.n_nodes, len(network.terminals)
         known = np.asarray(covariance, dtype=np.float64)
@@ -111,12 +123,12 @@ class WatchReference:
         def spread(values: npt.ArrayLike, size: int) -> FloatArray:
             return np.array(np.broadcast_to(np.asarray(values, dtype=np.float64), size))
 
+        of_meters = np.diag(np.concatenate([spread(meter_offset_u, nodes), spread(meter_gain_u, nodes)]) ** 2)
         return cls(
             spread(highest, edges),
             known + floor**2 * np.eye(2 * edges),
             spread(meter_noise, nodes),
-            spread(meter_offset_u, nodes),
-            spread(meter_gain_u, nodes),
+            of_meters if meter_covariance is None else of_meters + meter_covariance,
             spread(current_noise, terminals),
             spread(current_offset_u, terminals),
             spread(current_gain_u, terminals),
@@ -179,7 +191,8 @@ class _Noise:
             freedom = len(differences) * float(left[own].sum())
             if freedom > 0.5:
                 squares = float(((differences[:, own] / self.stated[channels[own]]) ** 2).sum()) / 2
-                self.recent[group].append(squares / float(chi2.median(freedom)))
+                # The median of chi-square, by Wilson and Hilferty (PNAS 17, 1931).
+                self.recent[group].append(squares / (freedom * (1 - 2 / (9 * freedom)) ** 3))
 
 
 class DriftWatch:
@@ -206,6 +219,9 @@ class DriftWatch:
         self._fixed_shift, self._track_shift = np.zeros(edges), np.zeros(edges)
         self._offset, self._gain = np.zeros(nodes), np.ones(nodes)
         self._current_offset, self._current_gain = np.zeros(terminals), np.ones(terminals)
+        self._unwatched: set[int] = set()
+        self._state = np.zeros(int(self._starts[-1]))
+        self.ended = False
         self._last: dict[bytes, tuple[IntArray, FloatArray]] = {}
         self._now: dict[bytes, tuple[IntArray, FloatArray]] = {}
         self._clear_step()
@@ -238,15 +254,17 @@ class DriftWatch:
     def advance(self) -> WatchedStep:
         """End a step: test, and return what was seen; call it after each update of the conductances."""
         step = self._evidence.step + 1
-        chi_square, freedom = self._chi_square, self._freedom
-        self._evidence.add(self._information, self._score)
+        freedom, state = self._freedom, self._state
+        chi_square = self._chi_square - 2 * state @ self._score + state @ self._information @ state
+        self._evidence.add(self._information, self._score, self._chi_square, freedom)
         self._last, self._now = self._now, {}
         self._clear_step()
         found: tuple[Alarm, ...] = ()
-        if step >= self.settings.settle and step % self.settings.every == 0:
+        if step >= self.settings.settle and step % self.settings.every == 0 and not self.ended:
             found = self._test(step)
             self.alarms.extend(found)
-        return WatchedStep(step, chi_square, freedom, found)
+            self._state = self._evidence.estimate()[0]
+        return WatchedStep(step, float(chi_square), freedom, found)
 
     def corrected(self, conductances: FloatArray) -> FloatArray:
         """Return conductances (M,), or a table (M, K), in siemens with the alarmed edges as now estimated."""
@@ -289,15 +307,18 @@ class DriftWatch:
         channels = np.concatenate([model.nodes, nodes + model.terminals])
         y = readings[:, channels]
         weight = 1.0 / self._noise.sigma[channels] ** 2
-        normal = model.design.T * weight
-        volts = np.linalg.solve(normal @ model.design, normal)
-        u = y @ volts.T
-        fitted = u @ model.design.T
+        # An edge that is watched no more may carry any current: the fit takes it, sample by sample.
+        given_up = sorted(self._unwatched)
+        design = np.hstack([model.design, model.injection[:, given_up] * 1e-3])
+        normal = design.T * weight
+        fit = np.linalg.pinv(normal @ design, rcond=1e-12, hermitian=True) @ normal
+        u, fitted = (y @ fit.T)[:, : model.design.shape[1]], y @ fit.T @ design.T
         residual = y - fitted
-        self._see_noise(pattern, channels, residual, 1.0 - np.diagonal(model.design @ volts))
-        projector = np.diag(weight) - normal.T @ volts
+        left = 1.0 - np.diagonal(design @ fit)
+        self._see_noise(pattern, channels, residual, left)
+        projector = np.diag(weight) - normal.T @ fit
         self._chi_square += float((residual**2 * weight).sum())
-        self._freedom += len(y) * (len(channels) - model.design.shape[1])
+        self._freedom += len(y) * float(left.sum())
         # Each column of the sensitivity is a fixed vector times a number per sample, so the sum over samples is
         # an entrywise product.
         v = u @ model.edge_voltages.T
@@ -342,22 +363,16 @@ class DriftWatch:
         """Return directions (P, C): each pot, each contact, each meter's offset and gain, each ammeter's, all pots."""
         eye = np.eye(int(self._starts[-1]))
         fixed, track = eye[:, self._block(0)], eye[:, self._block(1)]
-        together = track.sum(axis=1, keepdims=True)
-        return np.hstack([fixed + track, fixed, eye[:, int(self._starts[2]) :], together])
+        tracks, fixeds = track.sum(axis=1, keepdims=True), fixed.sum(axis=1, keepdims=True)
+        return np.hstack([fixed + track, fixed, eye[:, int(self._starts[2]) :], tracks, tracks + fixeds])
 
     def _first_prior(self) -> FloatArray:
         reference = self.reference
         prior = np.zeros((int(self._starts[-1]),) * 2)
-        prior[: 2 * self.network.n_edges, : 2 * self.network.n_edges] = reference.covariance
-        rest = np.concatenate(
-            [
-                reference.meter_offset_u,
-                reference.meter_gain_u,
-                reference.current_offset_u,
-                reference.current_gain_u,
-            ]
-        )
-        places = np.arange(2 * self.network.n_edges, len(prior))
+        edges, meters = slice(0, int(self._starts[2])), slice(int(self._starts[2]), int(self._starts[4]))
+        prior[edges, edges], prior[meters, meters] = reference.covariance, reference.meter_covariance
+        places = np.arange(int(self._starts[4]), len(prior))
+        rest = np.concatenate([reference.current_offset_u, reference.current_gain_u])
         prior[places, places] = np.maximum(rest, 1e-12) ** 2
         return prior
 
@@ -371,7 +386,7 @@ class DriftWatch:
                 np.full(sizes[3], span * settings.smallest_change),
                 span * settings.smallest_offset * self.reference.current_noise / self.reference.meter_noise.mean(),
                 np.full(sizes[5], span * settings.smallest_change),
-                [span * settings.smallest_change],
+                np.full(2, span * settings.smallest_change),
             ]
         )
         return ChangeEvidence(
@@ -388,6 +403,9 @@ class DriftWatch:
         significant = [change for change in changes if change.weight >= 0 and self._is_large(change)]
         if significant:
             first = significant[0]
+            if self._several(first):
+                self.ended = True
+                return (self._wiring_alarm(step, first),)
             rivals = [
                 name
                 for change in changes[1:]
@@ -398,10 +416,11 @@ class DriftWatch:
         return tuple(alarms)
 
     def _group(self, change: Change) -> tuple[int, int]:
-        """Return a direction's group (0 pots, 1 contacts, 2, 3 meters, 4, 5 ammeters, 6 all pots) and place there."""
+        """Return a direction's group (0 pots, 1 contacts, 2, 3 meters, 4, 5 ammeters, 6, 7 all pots) and place."""
         ends = np.cumsum(self._sizes)
         group = int(np.searchsorted(ends, change.direction, side="right"))
-        return group, change.direction - (int(ends[group - 1]) if group else 0)
+        place = change.direction - (int(ends[group - 1]) if group else 0)
+        return (group + place, 0) if group == 6 else (group, place)
 
     def _name(self, change: Change) -> str:
         group, place = self._group(change)
@@ -419,7 +438,7 @@ class DriftWatch:
         group, place = self._group(change)
         part = 1.0
         if group > 1:
-            return change.size * (-1.0 if group == 6 else 1.0), change.size_u
+            return change.size * (-1.0 if group >= 6 else 1.0), change.size_u
         if group == 1:
             part = float(self._fixed_share(self._latest)[place])
         return math.expm1(-float(np.clip(change.size * part, -LARGEST_SHIFT, LARGEST_SHIFT))), change.size_u * part
@@ -439,7 +458,16 @@ class DriftWatch:
     def _alarm(self, step: int, change: Change, others: tuple[str, ...]) -> Alarm:
         group, place = self._group(change)
         size, size_u = self._effect(change)
-        kinds: tuple[Kind, ...] = ("pot", "contact", "meter", "meter", "ammeter", "ammeter", "temperature")
+        kinds: tuple[Kind, ...] = (
+            "pot",
+            "contact",
+            "meter",
+            "meter",
+            "ammeter",
+            "ammeter",
+            "temperature",
+            "temperature",
+        )
         node = None
         if group in (2, 3):
             node = place
@@ -447,7 +475,14 @@ class DriftWatch:
             node = int(self.network.terminals[place])
         unit: Literal["", "V", "A"] = "V" if group == 2 else "A" if group == 4 else ""
         amount = f"{size:+.3g} ± {size_u:.2g} {unit}" if unit else f"{100 * size:+.2f} ± {100 * size_u:.2f} %"
+        if not unit and abs(size) > LARGE:
+            amount = f"about {100 * size:+.0f} %"
         quantity = ("offset" if unit else "gain") if 1 < group < 6 else "conductance"
+        what = f"changed {'their' if group >= 6 else 'its'} {quantity} by {amount}"
+        if group in (3, 5) and abs(size) > DEAD:
+            what = "no longer follows what it should read"
+        elif 0 <= group < 6 and self._alarms_of(self.alarms, group, place) + 1 >= MOST_ALARMS:
+            what += ", the last of several changes: it does not follow its calibration and is watched no more,"
         remedies = {
             "pot": "check its pot and its wiring, then calibrate again",
             "contact": "check its contacts and its wiring, then calibrate again",
@@ -455,10 +490,7 @@ class DriftWatch:
             "ammeter": "check its source and its wiring, then calibrate again",
             "temperature": "let the board come to a steady temperature, or calibrate again",
         }
-        sentence = (
-            f"step {step}: {self._name(change)} changed its {quantity} by {amount} after step {change.since}: "
-            f"{remedies[kinds[group]]}"
-        )
+        sentence = f"step {step}: {self._name(change)} {what} after step {change.since}: {remedies[kinds[group]]}"
         if others:
             sentence += f" (the readings fit {', '.join(others)} nearly as well)"
         return Alarm(
@@ -474,6 +506,28 @@ class DriftWatch:
             sentence,
         )
 
+    def _alarms_of(self, alarms: list[Alarm], group: int, place: int) -> int:
+        """Return how many alarms there were of the same edge, meter or ammeter."""
+        if group < 2:
+            return sum(alarm.edge == place for alarm in alarms)
+        node = place if group < 4 else int(self.network.terminals[place])
+        kind = "meter" if group < 4 else "ammeter"
+        return sum(alarm.kind == kind and alarm.node == node for alarm in alarms)
+
+    def _several(self, change: Change) -> bool:
+        """Return whether the best single change leaves most of the misfit unexplained."""
+        chi_square, freedom = self._evidence.misfit(change)
+        explained = (change.size / change.size_u) ** 2
+        return chi_square - freedom > max(explained, UNEXPLAINED_SIGMAS * math.sqrt(2.0 * freedom), freedom)
+
+    def _wiring_alarm(self, step: int, change: Change) -> Alarm:
+        sentence = (
+            f"step {step}: the readings no longer fit the calibrated board in more than one place, "
+            f"{self._name(change)} most of all, after step {change.since}: check the wiring, then "
+            "calibrate again; the watch has ended"
+        )
+        return Alarm(step, change.since, "wiring", None, None, math.nan, math.nan, "", (self._name(change),), sentence)
+
     def _accept(self, change: Change) -> None:
         """Take an alarmed change for given, with a wide uncertainty, and go on watching from there."""
         group, place = self._group(change)
@@ -482,8 +536,9 @@ class DriftWatch:
             self._fixed_shift[place] += shift
         if group == 0:
             self._track_shift[place] += shift
-        elif group == 6:
+        elif group >= 6:
             self._track_shift += shift
+            self._fixed_shift += shift * (group - 6)
         elif group == 2:
             self._offset[place] += change.size
         elif group == 4:
@@ -491,8 +546,12 @@ class DriftWatch:
         elif group in (3, 5):
             gain = self._gain if group == 3 else self._current_gain
             gain[place] *= 1.0 + change.size
-            if not 0.5 < gain[place] < 2.0:
-                gain[place] = np.nan  # a dead channel: its readings count no more
+            if abs(change.size) > DEAD or self._alarms_of(self.alarms, group, place) + 1 >= MOST_ALARMS:
+                gain[place] = np.nan  # its readings count no more
+        if group < 2:
+            large = abs(self._effect(change)[0]) > LARGE
+            if large or self._alarms_of(self.alarms, group, place) + 1 >= MOST_ALARMS:
+                self._unwatched.add(place)
         direction = self._directions[:, change.direction]
         width = max(abs(change.size) / 2, change.size_u)
         self._prior = self._prior + width**2 * np.outer(direction, direction)
