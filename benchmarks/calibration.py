@@ -169,7 +169,7 @@ def transferred(seed: int) -> Row:
     for name, known in (("itself", bench.truth), ("twin", table), ("nominal", nominal)):
         board = SimulatedBoard(network, 2e-4, DeviceRange.from_table(known))
         best, kept = np.inf, board.conductances
-        for step in train(board, task, ContrastiveLearning("auto"), 400):
+        for step in train(board, task, ContrastiveLearning("auto"), 2000):
             if step.loss < best:
                 best, kept = step.loss, step.conductances_before
         codes = board.device_range.project(kept).codes

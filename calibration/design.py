@@ -13,6 +13,7 @@ from scipy import linalg
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray
 from hilcl.calibration.fit import Prior
+from hilcl.calibration.linear import inverse
 from hilcl.calibration.model import BoardModel
 from hilcl.calibration.readings import Noise
 from hilcl.errors import InputError
@@ -194,12 +195,14 @@ class Designer:
 
     def covariance(self, plans: Sequence[Plan]) -> FloatArray:
         """Return the covariance (F, F) after these patterns, in units of the prior's standard deviations."""
-        count = len(self._prior.free)
-        information = np.eye(count)
+        return inverse(self._information(plans))
+
+    def _information(self, plans: Sequence[Plan]) -> FloatArray:
+        information = np.eye(len(self._prior.free))
         for plan in plans:
             rows = self.whitened(plan)
             information += rows.T @ rows
-        return np.asarray(linalg.inv(information), dtype=np.float64)
+        return information
 
     def designed(
         self, done: Sequence[Plan], n_patterns: int, n_drives: int, *, candidates: int = 60, target: float = 0.0
@@ -207,21 +210,25 @@ class Designer:
         """Return up to ``n_patterns`` greedily chosen patterns, stopping where the worst reaches ``target``."""
         pool = [self.candidate(n_drives) for _ in range(candidates)]
         rows = [self.whitened(plan) for plan in pool]
-        covariance = self.covariance(done)
+        information = self._information(done)
+        covariance = inverse(information)
         plans: list[Plan] = []
         forecasts: list[Forecast] = []
         while len(plans) < n_patterns and not (forecasts and forecasts[-1].worst <= target):
             variances = self._variances(covariance)
-            best, best_value, best_update = 0, np.inf, np.zeros(0)
+            best, best_value = 0, np.inf
             for number, each in enumerate(rows):
                 seen = covariance @ each.T
-                factor = linalg.cholesky(np.eye(len(each)) + each @ seen, lower=True)
+                gained = each @ seen
+                # Rounding of what is known to many digits must not make the matrix indefinite.
+                gained += np.eye(len(each)) * (1.0 + 1e-13 * np.trace(gained))
+                factor = linalg.cholesky(gained, lower=True)
                 gone = linalg.solve_triangular(factor, seen.T @ self._directions.T, lower=True)
                 value = float(((variances - (gone**2).sum(axis=0) / self._sizes**2) ** NORM).sum())
                 if value < best_value:
                     best, best_value = number, value
-                    best_update = linalg.solve_triangular(factor, seen.T, lower=True)
-            covariance = covariance - best_update.T @ best_update
+            information += rows[best].T @ rows[best]
+            covariance = inverse(information)
             plans.append(pool[best])
             forecasts.append(self._forecast([*done, *plans], covariance))
             # A fresh candidate in its place keeps the codes varied.
@@ -231,18 +238,15 @@ class Designer:
 
     def at_random(self, done: Sequence[Plan], n_patterns: int, n_drives: int, *, ends: bool = False) -> Design:
         """Return random patterns and what they will give, to compare with."""
-        covariance = self.covariance(done)
+        information = self._information(done)
         plans: list[Plan] = []
         forecasts: list[Forecast] = []
         for _ in range(n_patterns):
             plan = self.random_plan(n_drives, ends=ends)
             rows = self.whitened(plan)
-            seen = covariance @ rows.T
-            factor = linalg.cholesky(np.eye(len(rows)) + rows @ seen, lower=True)
-            update = linalg.solve_triangular(factor, seen.T, lower=True)
-            covariance = covariance - update.T @ update
+            information += rows.T @ rows
             plans.append(plan)
-            forecasts.append(self._forecast([*done, *plans], covariance))
+            forecasts.append(self._forecast([*done, *plans], inverse(information)))
         return Design(tuple(plans), tuple(forecasts))
 
     def forecast(self, plans: Sequence[Plan]) -> Forecast:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy import linalg
 
 from hilcl.arrays import BoolArray, FloatArray
 from hilcl.calibration.fit import InstrumentSpec, Prior, Solution, fit, kirchhoff_start, make_prior
+from hilcl.calibration.linear import solve
 from hilcl.calibration.model import BoardModel
 from hilcl.calibration.parameters import Finding, FindingKind
 from hilcl.calibration.readings import (
@@ -201,7 +201,7 @@ def _fit_with_constants(
 ) -> tuple[Solution, BoolArray]:
     """Fit; where pots turn out not to follow their codes, fit again with these as constants."""
     while True:
-        model = BoardModel(network, pots, terms, shunt=spec.shunt(metered), constant=constant)
+        model = BoardModel(network, pots, terms, leaky=metered, constant=constant)
         prior = make_prior(model, spec, metered, ammeters)
         start = prior.mean.copy()
         layout = model.layout
@@ -297,7 +297,7 @@ def _hypotheses(
 
 def _all_following(model: BoardModel) -> BoardModel:
     """Return the model in which every edge follows its code, on a straight line."""
-    return BoardModel(model.network, model.pots, 0, shunt=model.shunt)
+    return BoardModel(model.network, model.pots, 0, leaky=model.leaky)
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,7 +348,7 @@ def _one_step(
         rows.append(each)
         residuals.append(residual)
         nodes.append(np.where(predicted.is_volts, predicted.place, -1)[used].astype(np.float64))
-    objective = squares - float(slope @ linalg.solve(information, slope, assume_a="pos"))
+    objective = squares - float(slope @ solve(information, slope))
     return _OneStep(objective, information, slope, squares, tuple(rows), tuple(residuals), tuple(nodes))
 
 
@@ -375,7 +375,7 @@ def _release_scores(
             information -= np.outer(seen, seen) / strength
             slope -= seen * own / strength
             squares -= own**2 / strength
-        edge_scores[edge] = squares - float(slope @ linalg.solve(information, slope, assume_a="pos"))
+        edge_scores[edge] = squares - float(slope @ solve(information, slope))
     node_scores = np.full(layout.nodes, np.inf)
     for node in np.flatnonzero(metered).tolist():
         information, slope, squares = step.information.copy(), step.slope.copy(), step.squares
@@ -384,7 +384,7 @@ def _release_scores(
             information -= own_rows.T @ own_rows
             slope -= own_rows.T @ own_residual
             squares -= float(own_residual @ own_residual)
-        node_scores[node] = squares - float(slope @ linalg.solve(information, slope, assume_a="pos"))
+        node_scores[node] = squares - float(slope @ solve(information, slope))
     return edge_scores, node_scores
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import linalg
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray
+from hilcl.calibration.linear import inverse, solve
 from hilcl.calibration.model import BoardModel, Layout
 from hilcl.calibration.parameters import (
     OPEN_OHMS,
@@ -44,8 +45,8 @@ class InstrumentSpec:
     """Standard uncertainties of the instruments, from their data sheets (a limit ±a is a/√3); 0 takes it as exact.
 
     ``source_gain`` relative, ``source_offset`` volts, ``source_series`` ohms (leads), ``ammeter_gain`` relative,
-    ``ammeter_offset`` amperes, ``meter_gain`` relative, ``meter_offset`` volts, ``meter_resistance`` ohms
-    from a node to 0 V (inf for none; taken as known).
+    ``ammeter_offset`` amperes, ``meter_gain`` relative, ``meter_offset`` volts, ``meter_leak`` siemens
+    from a node to 0 V, around 1/``meter_resistance`` (ohms, inf for none).
     """
 
     source_gain: float = 1e-4
@@ -55,11 +56,8 @@ class InstrumentSpec:
     ammeter_offset: float = 1e-6
     meter_gain: float = 0.05
     meter_offset: float = 0.1
+    meter_leak: float = 2e-7
     meter_resistance: float = np.inf
-
-    def shunt(self, metered: BoolArray) -> FloatArray:
-        """Return what the meters put between each node and 0 V, (N,) in siemens."""
-        return np.where(metered, 1.0 / self.meter_resistance, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +142,8 @@ def make_prior(model: BoardModel, spec: InstrumentSpec, metered: BoolArray, amme
         deviation[layout.of_terminal(quantity)] = sigma if quantity < 3 else np.where(ammeters, sigma, 0.0)
     deviation[layout.of_node(0)] = np.where(metered, spec.meter_gain, 0.0)
     deviation[layout.of_node(1)] = np.where(metered, spec.meter_offset, 0.0)
+    mean[layout.leak] = 1.0 / spec.meter_resistance
+    deviation[layout.leak] = spec.meter_leak if model.leaky.any() else 0.0
     return Prior(mean, deviation)
 
 
@@ -252,7 +252,7 @@ def fit(
         step: FloatArray = np.zeros(len(free))
         for _ in range(12):
             damped = normal + damping * np.diag(np.diagonal(normal))
-            step = np.asarray(linalg.solve(damped, slope, assume_a="pos"), dtype=np.float64)
+            step = solve(damped, slope)
             trial = theta.copy()
             trial[free] += scale * step
             if _plausible(model.layout, model.constant, trial, theta):
@@ -302,12 +302,11 @@ def split_covariance(information: FloatArray, prior: Prior) -> tuple[FloatArray,
     free, size = prior.free, len(prior.mean)
     scale = prior.deviation[free]
     whitened = information * np.outer(scale, scale)
-    inverse = linalg.inv(whitened + np.eye(len(free)))
-    inverse = 0.5 * (inverse + inverse.T)
+    posterior = inverse(whitened + np.eye(len(free)))
     statistical, instrument = np.zeros((size, size)), np.zeros((size, size))
     place = np.ix_(free, free)
-    statistical[place] = (inverse @ whitened @ inverse) * np.outer(scale, scale)
-    instrument[place] = (inverse @ inverse) * np.outer(scale, scale)
+    statistical[place] = (posterior @ whitened @ posterior) * np.outer(scale, scale)
+    instrument[place] = (posterior @ posterior) * np.outer(scale, scale)
     return statistical, instrument
 
 
@@ -329,7 +328,7 @@ def kirchhoff_start(model: BoardModel, records: Sequence[PatternReadings], prior
             return None
         outside = np.zeros((len(record.drives), n))
         outside[:, network.terminals] = np.nan_to_num(record.currents)
-        outside -= model.shunt * record.potentials
+        outside -= prior.mean[layout.leak] * model.leaky * record.potentials
         voltages = network.edge_voltages(record.potentials)
         rows = np.zeros((len(record.drives), n, network.n_edges))
         each = np.arange(network.n_edges)
@@ -338,11 +337,11 @@ def kirchhoff_start(model: BoardModel, records: Sequence[PatternReadings], prior
         guess = 1.0 / (prior.mean[layout.pots].reshape(layout.edges, layout.terms)[:, 0] + 1.0)
         matrix, right = rows.reshape(-1, network.n_edges) * guess, outside.ravel()
         # A touch of the nominal value keeps edges without voltage in this pattern harmless.
-        ridge = 1e-4 * float(np.abs(matrix).max())
+        ridge = 1e-4 * max(float(np.abs(record.potentials).max()), 1e-3) * float(guess.max())
         nominal = model.conductances(prior.mean, record.codes)[0] / guess
         normal = matrix.T @ matrix + ridge**2 * np.eye(network.n_edges)
-        values.append(guess * linalg.solve(normal, matrix.T @ right + ridge**2 * nominal, assume_a="pos"))
-        precisions.append(1.0 / np.diagonal(linalg.inv(normal)) / guess**2)
+        values.append(guess * solve(normal, matrix.T @ right + ridge**2 * nominal))
+        precisions.append(1.0 / np.diagonal(inverse(normal)) / guess**2)
     theta = prior.mean.copy()
     pots = theta[layout.pots].reshape(layout.edges, layout.terms)
     conductances, precision = np.array(values), np.array(precisions)
@@ -390,6 +389,7 @@ def meter_parameters(solution: Solution, noise: Noise, metered: BoolArray) -> Me
         solution.statistical[layout.meters, layout.meters],
         solution.instrument[layout.meters, layout.meters],
         np.where(metered, noise.volts, np.nan),
+        float(solution.theta[layout.leak]),
     )
 
 

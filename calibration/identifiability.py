@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import linalg
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray
 from hilcl.calibration.fit import Solution
+from hilcl.calibration.linear import inverse
 from hilcl.calibration.parameters import Unidentifiable
 from hilcl.calibration.readings import Noise, PatternReadings
 from hilcl.network import Network
@@ -32,7 +32,7 @@ def unidentifiable(
     free = solution.prior.free
     deviation = solution.prior.deviation[free]
     whitened = solution.information * np.outer(deviation, deviation)
-    posterior = linalg.inv(whitened + np.eye(len(free)))
+    posterior = inverse(whitened + np.eye(len(free)))
     spread = np.sqrt(np.diagonal(posterior))
     open_ones = [position for position in range(len(free)) if names[position] and spread[position] > UNDETERMINED]
     if not open_ones:
@@ -61,7 +61,7 @@ def _names(solution: Solution) -> tuple[list[str], list[tuple[int, int]]]:
             edge, term = divmod(number, layout.terms)
             names.append(f"{('R0', 'RAB')[term] if term < 2 else f'INL{term - 1}'} of edge {edge}")
             places.append((edge, -1))
-        elif number >= layout.meters.start:
+        elif layout.meters.start <= number < layout.meters.stop:
             quantity, node = divmod(number - layout.meters.start, layout.nodes)
             names.append(f"{('gain', 'offset')[quantity]} of the meter at {network.name(node)}")
             places.append((-1, node))
@@ -193,7 +193,7 @@ def _rows_at(
 def _left_open(solution: Solution, extra: FloatArray, position: int) -> bool:
     deviation = solution.prior.deviation[solution.prior.free]
     whitened = solution.information * np.outer(deviation, deviation) + extra
-    posterior = linalg.inv(whitened + np.eye(len(deviation)))
+    posterior = inverse(whitened + np.eye(len(deviation)))
     return bool(np.sqrt(posterior[position, position]) > UNDETERMINED)
 
 

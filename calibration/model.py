@@ -24,7 +24,7 @@ class Layout:
     """Where each quantity stands in the parameter vector θ (P,).
 
     Pots (M·Q, edge by edge; ohms), then per terminal the source's gain, offset (V), series (Ω), the ammeter's gain and
-    offset (A), then per node the meter's gain and offset (V).
+    offset (A), then per node the meter's gain and offset (V), then the meters' input conductance (S).
     """
 
     edges: int
@@ -45,12 +45,17 @@ class Layout:
     @property
     def meters(self) -> slice:
         """The two quantities of the nodes' meters."""
-        return slice(self.sources.stop, self.size)
+        return slice(self.sources.stop, self.sources.stop + 2 * self.nodes)
+
+    @property
+    def leak(self) -> int:
+        """What each meter puts between its node and 0 V, one number for all, in siemens."""
+        return int(self.meters.stop)
 
     @property
     def size(self) -> int:
         """Length P of θ."""
-        return self.edges * self.terms + 5 * self.terminals + 2 * self.nodes
+        return self.leak + 1
 
     def of_terminal(self, quantity: int) -> slice:
         """Return quantity 0 … 4 (gain, offset, series, ammeter gain, ammeter offset) of all terminals."""
@@ -81,8 +86,8 @@ class Predicted:
 class BoardModel:
     """Predicts readings of a network whose edges are potentiometers.
 
-    ``terms``: number of non-linearity terms of each pot's law. ``shunt`` (N,) in siemens: what each node's meter puts
-    between it and 0 V. ``constant`` (M,): edges that do not follow their codes; their first value is a
+    ``terms``: number of non-linearity terms of each pot's law. ``leaky`` (N,): nodes whose meter has an input
+    resistance to 0 V. ``constant`` (M,): edges that do not follow their codes; their first value is a
     conductance in siemens and their others are not used.
     """
 
@@ -92,12 +97,12 @@ class BoardModel:
         pots: Sequence[Potentiometer],
         terms: int = 0,
         *,
-        shunt: FloatArray | None = None,
+        leaky: BoolArray | None = None,
         constant: BoolArray | None = None,
     ) -> None:
         self.network, self.pots, self.terms = network, tuple(pots), terms
         self.layout = Layout(network.n_edges, 2 + terms, len(network.terminals), network.n_nodes)
-        self.shunt = np.zeros(network.n_nodes) if shunt is None else shunt
+        self.leaky = np.zeros(network.n_nodes, dtype=np.bool_) if leaky is None else leaky
         self.constant = np.zeros(network.n_edges, dtype=np.bool_) if constant is None else constant
         positions = max(pot.positions for pot in self.pots)
         laws: dict[Potentiometer, FloatArray] = {}
@@ -139,7 +144,7 @@ class BoardModel:
         np.add.at(laplacian, (self._second, self._second), conductances)
         np.add.at(laplacian, (self._first, self._second), -conductances)
         np.add.at(laplacian, (self._second, self._first), -conductances)
-        laplacian[np.arange(n), np.arange(n)] += self.shunt
+        laplacian[np.arange(n), np.arange(n)] += theta[layout.leak] * self.leaky
         # Amperes in units of the board's own conductance times volts: K is then well scaled.
         unit = float(np.abs(np.diagonal(laplacian)).max())
         answers: list[tuple[IntArray, IntArray, FloatArray, FloatArray]] = []
@@ -202,6 +207,7 @@ class BoardModel:
             block[:, :, layout.of_terminal(0).start + columns] = by_volt * drives[np.ix_(rows, driven)][:, None, :]
             block[:, :, layout.of_terminal(1).start + columns] = by_volt
             block[:, :, layout.of_terminal(2).start + columns] = -by_volt * state[:, None, n:]
+            block[:, :, layout.leak] = -(state[:, :n] * self.leaky) @ by_node[:, :n].T
             at_nodes, at_seen = np.arange(len(nodes)), len(nodes) + np.arange(len(seen))
             block[:, at_seen, layout.of_terminal(3).start + seen] = raw[:, at_seen]
             block[:, at_seen, layout.of_terminal(4).start + seen] = 1.0

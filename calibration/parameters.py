@@ -129,7 +129,8 @@ class MeterParameters:
 
     ``gain`` (N,) and ``offset`` (N,) in volts, NaN at a node without a meter. ``statistical`` and ``instrument``
     (2N, 2N): covariance of the gains followed by the offsets, zero at a node without a meter. ``noise`` (N,):
-    standard deviation of one reading in volts, from repeated readings.
+    standard deviation of one reading in volts, from repeated readings. ``leak``: what each meter puts between its node
+    and 0 V, in siemens.
     """
 
     gain: FloatArray
@@ -137,6 +138,7 @@ class MeterParameters:
     statistical: FloatArray
     instrument: FloatArray
     noise: FloatArray
+    leak: float = 0.0
 
     @property
     def covariance(self) -> FloatArray:

@@ -227,8 +227,8 @@ def _calibrate(bench: _Bench) -> Iterator[Progress]:
             "no source measures its current, so conductances are known only up to a common factor: "
             "give one source an ammeter"
         )
-    dead = np.flatnonzero(~metered & load.metered).tolist()
-    records = without_nodes([reference, load], dead)
+    left_out = np.flatnonzero(~metered & load.metered).tolist()
+    records = without_nodes([reference, load], left_out)
     noise = _noise(records, settings.repeats)
 
     designer = _designer(bench, theta, noise, metered, ammeters)
@@ -244,14 +244,14 @@ def _calibrate(bench: _Bench) -> Iterator[Progress]:
     expected = f"expecting {100 * forecast.worst:.2g} % at the worst code after {len(design.plans)} patterns"
     yield Progress("design", n_patterns, n_patterns, bench.elapsed, remaining, expected, forecast)
     for number, plan in enumerate(design.plans, start=1):
-        records += without_nodes([bench.measure(plan.codes, plan.drives)], dead)
+        records += without_nodes([bench.measure(plan.codes, plan.drives)], left_out)
         remaining = bench.time_model().seconds(design.plans[number:])
         message = f"pattern {number} of {len(design.plans)}"
         yield Progress("pots", number, len(design.plans), bench.elapsed, remaining, message, forecast)
-    closing = without_nodes([bench.measure(middle, level_drives)], dead)[0]
+    closing = without_nodes([bench.measure(middle, level_drives)], left_out)[0]
 
     yield Progress("fit", 0, 1, bench.elapsed, np.nan, "fitting all readings", forecast)
-    nominal = BoardModel(network, bench.pots, shunt=bench.spec.shunt(metered))
+    nominal = BoardModel(network, bench.pots, leaky=metered)
     drifts = reference_drift(nominal, records[0], closing, noise, metered)
     findings += drifts
     diagnosis = _diagnosed(bench, [*records, closing], noise, metered, ammeters, drifted=bool(drifts))
@@ -309,12 +309,9 @@ def _usable_meters(bench: _Bench, reference: PatternReadings, load: PatternReadi
     """Return which nodes (N,) have a meter that works, and findings for those whose meter does not."""
     network = bench.network
     metered = load.metered
-    # A terminal wired to one potential tells nothing about its meter.
-    for terminal in np.flatnonzero(bench.limits.fixed).tolist():
-        node = int(network.terminals[terminal])
-        if metered[node] and np.ptp(load.potentials[:, node]) == 0:
-            metered[node] = False
-    model = BoardModel(network, bench.pots, shunt=bench.spec.shunt(metered))
+    # A terminal that stays at one voltage tells nothing about its meter.
+    metered[network.terminals[bench.limits.fixed]] = False
+    model = BoardModel(network, bench.pots, leaky=metered)
     dead = dead_channels(network, model, [reference], metered)
     metered[dead] = False
     return metered, [dead_finding(network, node) for node in dead]
@@ -337,11 +334,11 @@ def _noise(records: Sequence[PatternReadings], repeats: int) -> Noise:
 
 def _designer(bench: _Bench, theta: FloatArray, noise: Noise, metered: BoolArray, ammeters: BoolArray) -> Designer:
     terms = 0 if bench.settings.inl == "auto" else bench.settings.inl
-    model = BoardModel(bench.network, bench.pots, terms, shunt=bench.spec.shunt(metered))
+    model = BoardModel(bench.network, bench.pots, terms, leaky=metered)
     prior = make_prior(model, bench.spec, metered, ammeters)
     return Designer(
         model,
-        model.nominal(),
+        prior.mean,
         prior,
         noise,
         bench.limits,
@@ -415,7 +412,7 @@ def _quick_fit(
     metered: BoolArray,
     ammeters: BoolArray,
 ) -> Solution:
-    model = BoardModel(bench.network, bench.pots, terms, shunt=bench.spec.shunt(metered))
+    model = BoardModel(bench.network, bench.pots, terms, leaky=metered)
     return fit(model, records, noise, make_prior(model, bench.spec, metered, ammeters), max_iterations=15)
 
 

@@ -110,7 +110,7 @@ def checked(
 
 
 def quantum(values: FloatArray) -> float:
-    """Return the step between the possible values of a channel's readings (n,), 0 where none can be told."""
+    """Return the step between the possible values of readings, 0 where none can be told."""
     different = np.unique(values[np.isfinite(values)])
     if len(different) < LEAST_VALUES:
         return 0.0
@@ -134,7 +134,9 @@ def noise_from_repeats(repeats: Sequence[FloatArray], everything: Sequence[Float
     known = np.isfinite(own)
     if not known.any():
         return np.full(own.shape, np.nan)
-    steps = np.array([quantum(column) for column in np.concatenate(list(everything)).T])
+    readings = np.concatenate(list(everything))
+    common = quantum(readings)
+    steps = np.array([quantum(column) or common for column in readings.T])
     if (own[known] <= 4.0 * float(np.median(own[known]))).all():
         own = np.where(known, float(np.mean(own[known])), np.nan)
     deviation: FloatArray = np.maximum(np.sqrt(np.maximum(own, steps**2 / 12.0)), floor)

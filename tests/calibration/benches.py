@@ -30,6 +30,7 @@ SPEC = InstrumentSpec(
     ammeter_offset=AMMETER_OFFSET / np.sqrt(3.0),
     meter_gain=0.01,
     meter_offset=0.01,
+    meter_leak=0.0,
 )
 
 
