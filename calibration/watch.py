@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -157,6 +157,11 @@ class Alarm:
     others: tuple[str, ...]
     sentence: str
 
+    def as_json(self) -> dict[str, object]:
+        """Return the alarm as JSON values; a change without a size has null."""
+        values = asdict(self) | {"others": list(self.others)}
+        return values | {key: None for key in ("change", "change_u") if math.isnan(getattr(self, key))}
+
 
 @dataclass(frozen=True)
 class WatchedStep:
@@ -220,6 +225,7 @@ class DriftWatch:
         self._offset, self._gain = np.zeros(nodes), np.ones(nodes)
         self._current_offset, self._current_gain = np.zeros(terminals), np.ones(terminals)
         self._unwatched: set[int] = set()
+        self._latest = reference.highest
         self._state = np.zeros(int(self._starts[-1]))
         self.ended = False
         self._last: dict[bytes, tuple[IntArray, FloatArray]] = {}

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,7 @@ class Bench(SimulatedBoard):
         fixed = 1 / exact.max(axis=1, keepdims=True)
         errors = 1 + ERROR * np.random.default_rng(seed).standard_normal((2, network.n_edges, 1))
         known = 1 / (fixed * errors[0] + (1 / exact - fixed) * errors[1])
+        self.ammeters = True
         self.show: Callable[[FloatArray], FloatArray] = lambda volts: volts
         super().__init__(network, 2e-4, DeviceRange.from_table(known), defects, seed, pots=POT)
 
@@ -56,7 +58,8 @@ class Bench(SimulatedBoard):
 
     def respond(self, drives: npt.ArrayLike) -> Response:
         response = super().respond(drives)
-        return replace(response, potentials=self.show(response.potentials))
+        currents = response.currents if self.ammeters else np.full_like(response.currents, np.nan)
+        return replace(response, potentials=self.show(response.potentials), currents=currents)
 
 
 def trained(
@@ -143,6 +146,16 @@ def test_every_form_of_the_rule_is_watched(rule: ContrastiveLearning) -> None:
     assert [alarm.edge for alarm in alarms] == [5]
 
 
+def test_a_bench_without_ammeters_is_watched_by_its_voltages() -> None:
+    bench = Bench(SMALL, 2)
+    bench.ammeters = False
+    alarms = trained(bench, 80, scaled(5, 1.02)).watch.alarms
+    assert [alarm.edge for alarm in alarms] == [5]
+    quiet = Bench(SMALL, 2)
+    quiet.ammeters = False
+    assert trained(quiet, 150).watch.alarms == []
+
+
 def test_one_sample_is_enough() -> None:
     alarms = trained(Bench(SMALL, 2), 80, scaled(5, 1.02), samples=1).watch.alarms
     assert [alarm.edge for alarm in alarms] == [5]
@@ -205,6 +218,8 @@ def test_several_changes_at_once_end_the_watch_with_one_alarm() -> None:
     assert alarm.kind == "wiring"
     assert "more than one place" in alarm.sentence
     assert watched.watch.ended
+    values = json.loads(json.dumps(alarm.as_json(), allow_nan=False))
+    assert (values["kind"], values["change"], values["step"]) == ("wiring", None, alarm.step)
 
 
 def test_a_second_change_is_found_after_the_first() -> None:
@@ -280,6 +295,19 @@ def test_readings_that_are_none_are_left_out() -> None:
         assert step.freedom > 0
         assert 0 <= step.chi_square < 20 * step.freedom
     assert watch.alarms == []
+
+
+def test_a_step_without_any_usable_reading_teaches_nothing() -> None:
+    bench = Bench(SMALL, 0)
+    watch = DriftWatch(SMALL, bench.reference())
+    drives = np.random.default_rng(0).uniform(0, 2, (3, 7))
+    response = bench.respond(drives)
+    before = watch.drift()
+    for _ in range(20):
+        watch.observe(bench.conductances, drives, replace(response, in_compliance=~response.in_compliance))
+        assert watch.advance().freedom == 0
+    assert watch.alarms == []
+    assert (watch.drift()[0] == before[0]).all()
 
 
 def test_noise_larger_than_stated_is_learnt() -> None:
