@@ -3,6 +3,7 @@
 import numpy as np
 
 from hilcl.bench_board import BenchLimits
+from hilcl.drivers.chips import Chip
 from hilcl.drivers.chips import chip as catalogued
 from hilcl.errors import ExperimentError, InputError
 from hilcl.preparation import Preparation
@@ -29,6 +30,12 @@ def check_ratings(preparation: Preparation) -> None:
     span = _span(preparation)
     if span > chip.span:
         raise ExperimentError(f"{where}: {span:g} V across a {chip.name} is more than the {chip.span:g} V it stands")
+    reach, widest = _reach(preparation), _widest(chip)
+    if reach > widest:
+        raise ExperimentError(
+            f"{where}: the volts of all samples and 0 V, where outputs are off, lie {reach:g} V apart, but the pins of "
+            f"a {chip.name} stand {widest:g} V: scale the data down"
+        )
     amperes = span * float(preparation.device_range.g_max.max())
     if amperes > option.wiper_current * (1 + 1e-9):
         raise ExperimentError(
@@ -62,6 +69,21 @@ def _span(preparation: Preparation) -> float:
     train, test = preparation.data.train, preparation.data.test
     tasks = [train] if test is None else [train, test]
     return max(float(np.ptp(np.hstack([task.inputs, task.targets]), axis=1).max()) for task in tasks)
+
+
+def _reach(preparation: Preparation) -> float:
+    """Return the span of all volts of all samples and 0 V, V: the supplies of the chips do not follow the samples."""
+    train, test = preparation.data.train, preparation.data.test
+    tasks = [train] if test is None else [train, test]
+    volts = np.concatenate([values.ravel() for task in tasks for values in (task.inputs, task.targets)])
+    return float(max(volts.max(), 0.0) - min(volts.min(), 0.0))
+
+
+def _widest(chip: Chip) -> float:
+    """Return the greatest distance between two pins of the tracks of a chip, V, whatever its supplies."""
+    single = 0.0 if chip.supply.single is None else chip.supply.single[1]
+    dual = 0.0 if chip.supply.dual is None else 2 * chip.supply.dual[1]
+    return max(chip.span, single, dual)
 
 
 def _lowest_code(preparation: Preparation, span: float, amperes: float) -> str:

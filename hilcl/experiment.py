@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from hilcl.bench_section import DRIVERS, BenchSection, instrument_section
+from hilcl.calibration_section import CalibrationSection
 from hilcl.errors import ExperimentError
 from hilcl.file_values import LARGEST, Count, Node, Number, Section, StepSize, Switch, Whole
 from hilcl.units import (
@@ -336,6 +337,7 @@ class Experiment(Section):
     learning: LearningSection
     limits: LimitsSection = Field(default_factory=LimitsSection)
     bench: BenchSection | None = None
+    calibration: CalibrationSection = Field(default_factory=CalibrationSection)
     simulation: SimulationSection = Field(default_factory=SimulationSection)
     store: StoreSection = Field(default_factory=StoreSection)
 
@@ -427,7 +429,7 @@ def _about(problem: Any, keys: tuple[str, ...]) -> str:
     return f"{name}: {message[0].lower()}{message[1:]}, got {got if len(got) <= 60 else got[:60] + ' …'}"
 
 
-_UNIONS = (["initial"], ["step_size"], ["inputs"], ["targets"])
+_UNIONS = (["initial"], ["step_size"], ["inputs"], ["targets"], ["inl"])
 """Keys with several kinds of value: pydantic adds the name of the kind to an error's location."""
 
 
@@ -449,7 +451,9 @@ def _keys(location: tuple[int | str, ...], *, unknown: bool) -> tuple[str, ...]:
 
 def _known_keys(section: tuple[str, ...], location: tuple[int | str, ...]) -> list[str]:
     if section[:2] == ("bench", "instruments") and len(location) > 3:
-        return sorted(instrument_section(str(location[3])).model_fields)
+        model = instrument_section(str(location[3]))
+        chips = get_args(model.model_fields[section[3]].annotation) if len(section) > 3 else ()
+        return sorted((chips[0] if chips else model).model_fields)
     models: list[Any] = [Experiment]
     for key in section:
         models = [member for model in models if key in model.model_fields for member in _members(model, key)]

@@ -11,7 +11,7 @@ Channels = Annotated[list[Line], Field(min_length=1)]
 
 
 class IioChipSection(Section):
-    """One device of the kernel: ``device`` as its place on its bus ("1-002e"), ``chip`` where the kernel does not tell."""
+    """One device of the kernel: ``device`` is its place on its bus ("1-002e"), ``chip`` where nobody tells."""
 
     device: str = Field(min_length=1)
     chip: str | None = None

@@ -28,7 +28,8 @@ class Preparation:
 
     ``initial`` (M,) in siemens. ``centres`` (C, O) in volts are the target volts of each class; None without classes,
     or where classes are decoded by their mean outputs measured on the trained board. ``wiring`` is that of the [bench]
-    section, None without one.
+    section, None without one. ``calibration`` is what the conductances are known by, and ``nominal`` the preparation
+    without it.
     """
 
     experiment: Experiment
@@ -40,6 +41,8 @@ class Preparation:
     rule: ContrastiveLearning
     stopping: Stopping
     wiring: BenchWiring | None = None
+    calibration: object | None = None
+    nominal: "Preparation | None" = None
 
     @property
     def centres(self) -> FloatArray | None:

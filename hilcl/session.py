@@ -16,6 +16,9 @@ from hilcl.arrays import FloatArray
 from hilcl.bench_board import BenchBoard
 from hilcl.bench_session import Surroundings, open_bench
 from hilcl.board import Board
+from hilcl.calibration.apply import CalibratedBoard
+from hilcl.calibration.watch import WatchedBoard
+from hilcl.calibration_session import through_calibration, twin_board
 from hilcl.certificate import Certificate
 from hilcl.devices import Device
 from hilcl.errors import ExperimentError, HilclError, InputError, StoreError
@@ -30,8 +33,11 @@ from hilcl.training import BestState, Checkpoint, Step, StepFigures, residual_of
 
 Backend = Literal["sim", "emulated", "bench"]
 
-FREE_TO_CHANGE = (("learning", "epochs"), ("learning", "stop"), ("learning", "keep"), ("store",))
+FREE_TO_CHANGE = (("learning", "epochs"), ("learning", "stop"), ("learning", "keep"), ("store",), ("bench", "visa"))
 """Keys that may differ when a run is resumed: they do not touch the trajectory."""
+
+FREE_OF_INSTRUMENTS = {"resource", "timeout", "baud", "turnaround", "boot_time", "watchdog"}
+"""The same for keys of an instrument: a port may be called otherwise after it was plugged in again."""
 
 EMULATED_PATIENCE = 10.0
 """Seconds added to every time-out on an emulated bench: its instruments share this computer's processors."""
@@ -47,13 +53,21 @@ def open_board(
     """Return the board an experiment describes on a back end; close it (or use ``with``) when done.
 
     ``devices`` are what a program hands over on a bench, by the name of their instrument with ``driver = "python"``.
-    ``calibrate`` False leaves the currents of floating channels uncorrected.
+    ``calibrate`` False leaves the currents of floating channels uncorrected. With a calibration the board is known,
+    programmed and read through it; on "sim" it is the digital twin of the calibrated board.
     """
-    if backend == "bench":
-        return open_bench(preparation, Surroundings(devices=devices or {}, calibrate=calibrate))
-    if backend == "emulated":
-        return open_emulated(preparation, calibrate=calibrate)
-    return open_simulated(preparation)
+    if backend == "sim":
+        return open_simulated(preparation) if preparation.calibration is None else twin_board(preparation)
+    nominal = preparation.nominal or preparation
+    board = (
+        open_bench(nominal, Surroundings(devices=devices or {}, calibrate=calibrate))
+        if backend == "bench"
+        else open_emulated(nominal, calibrate=calibrate)
+    )
+    if preparation.calibration is None:
+        return board
+    with _closed_on_failure(board):
+        return through_calibration(board, preparation)
 
 
 def open_simulated(preparation: Preparation) -> SimulatedBoard:
@@ -342,12 +356,28 @@ def enter_run(preparation: Preparation, store: Store, name: str, backend: Backen
     )
 
 
+def innermost(board: Board) -> Board:
+    """Return the board behind what calibrates and watches it."""
+    while isinstance(board, CalibratedBoard | WatchedBoard):
+        board = board.board
+    return board
+
+
+def device_identities(board: Board, preparation: Preparation) -> dict[str, str]:
+    """Return who every device of a board says it is, by the name the file gives it."""
+    inner = innermost(board)
+    if isinstance(inner, BenchBoard):
+        return dict(inner.identities)
+    return {"board": f"simulated, seed {preparation.experiment.simulation.seed}"}
+
+
 def versions(board: Board) -> dict[str, str]:
     """Return what computed a run: packages, Python, machine type, the simulator's solver or the bench's instruments."""
     found = {name: version(name) for name in ("hilcl", "numpy", "scipy")}
     found |= {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     if isinstance(board, SimulatedBoard):
         found["solver"] = board.solver_name
+    board = innermost(board)
     if isinstance(board, BenchBoard):
         found |= {f"instrument {name}": identity for name, identity in board.identities.items()}
     return found
@@ -389,7 +419,7 @@ def first_difference(stored: dict[str, Any], present: dict[str, Any], path: tupl
     """Return the first key whose value differs between two files' settings, or None; free ones are passed over."""
     for key in sorted(set(stored) | set(present)):
         here = (*path, key)
-        if here in FREE_TO_CHANGE:
+        if here in FREE_TO_CHANGE or (here[:2] == ("bench", "instruments") and here[-1] in FREE_OF_INSTRUMENTS):
             continue
         old, new = stored.get(key), present.get(key)
         if isinstance(old, dict) and isinstance(new, dict):

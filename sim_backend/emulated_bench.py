@@ -152,7 +152,7 @@ class EmulatedBench:
         self._folder.close()
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self.start() if self._running is None else self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -202,7 +202,8 @@ class EmulatedBench:
             for number in listed:
                 if number >= count or listed.count(number) > 1:
                     raise ExperimentError(
-                        f"simulation.miswired.{key} names {number}, which the board has not or which is swapped twice"
+                        f"{self._preparation.experiment.source}: simulation.miswired.{key} names {number}, which the "
+                        "board has not or which is swapped twice"
                     )
 
     def _circuit_network(self) -> Network:
@@ -242,7 +243,10 @@ class EmulatedBench:
                     self._switched[name][int(number)] = SwitchedPort(self._source_port(*place, node))
         for index, (name, instrument) in enumerate(self._bench.instruments.items()):
             if isinstance(instrument, PythonInstrument):
-                raise ExperimentError(f'{name} has driver = "python": the emulated bench has no such device')
+                raise ExperimentError(
+                    f'{self._preparation.experiment.source}: {name} has driver = "python": the emulated bench has no '
+                    "such device"
+                )
             if isinstance(instrument, BankInstrument):
                 self.devices[name] = self._bank(name, instrument)
             elif isinstance(instrument, PotBoardInstrument):

@@ -35,13 +35,13 @@ def check(experiment: Path, backend: "Backend | None", volts: float | None) -> N
     and pot is where the file says, and how long a step takes. Nothing is written.
     """
     from hilcl.bench_ratings import check_ratings
+    from hilcl.calibration_session import prepare_calibrated
     from hilcl.cli.signals import signals_interrupt
     from hilcl.experiment import Experiment
-    from hilcl.preparation import prepare
     from hilcl.session import open_board
 
-    preparation = prepare(Experiment.load(experiment))
-    check_ratings(preparation)
+    preparation = prepare_calibrated(Experiment.load(experiment))
+    check_ratings(preparation.nominal or preparation)
     on_bench = backend in {"emulated", "bench"}
     if on_bench:
         volts = _test_volts(preparation, volts)
@@ -96,10 +96,11 @@ def _preflight(preparation: "Preparation", board: "Board", volts: float) -> None
     Raises BoardError that counts the faults where there are any.
     """
     from hilcl.preflight import Preflight
+    from hilcl.session import innermost
 
-    for name, identity in getattr(board, "identities", {}).items():
+    for name, identity in getattr(innermost(board), "identities", {}).items():
         click.echo(f"{name}: {identity}")
-    for note in getattr(board, "notes", ()):
+    for note in getattr(innermost(board), "notes", ()):
         click.echo(f"Note: {note}.")
     wiring = preparation.wiring
     check = Preflight(board, volts, names(preparation), grounded=() if wiring is None else wiring.grounded)

@@ -38,15 +38,14 @@ def emulate(experiment: Path, ports: tuple[str, ...], time_scale: float | None) 
 
     bench = EmulatedBench(prepare(Experiment.load(experiment)), time_scale=time_scale)
     wanted = _ports(ports, [*bench.instruments, *bench.boards])
-    with bench.start(wanted):
+    # Being told to end is how this ends, from the moment the first resource is printed.
+    with suppress(KeyboardInterrupt), signals_interrupt(), bench.start(wanted):
         width = max(len(name) for name in bench.resources)
         for name, resource in bench.resources.items():
             identity = (bench.instruments.get(name) or bench.boards[name]).identity
             click.echo(f"{name:{width}}  {resource}  {identity}")
         click.echo("Serving until Ctrl-C.")
-        # Being told to end is how this ends.
-        with suppress(KeyboardInterrupt), signals_interrupt():
-            threading.Event().wait()
+        threading.Event().wait()
 
 
 def _ports(given: tuple[str, ...], names: list[str]) -> dict[str, int]:

@@ -13,6 +13,9 @@ from hilcl.errors import HilclError
 COMMANDS = {
     "run": ("hilcl.cli.run", "Train a board as an experiment file says."),
     "check": ("hilcl.cli.check", "Check an experiment file before anything is driven."),
+    "calibrate": ("hilcl.cli.calibrate", "Measure what every code of every pot is worth, in place."),
+    "calibration": ("hilcl.cli.calibration", "Show, compare or plot calibration files."),
+    "twin": ("hilcl.cli.calibration", "Replay a run on the digital twin of its board."),
     "emulate": ("hilcl.cli.emulate", "Serve the emulated bench of an experiment file."),
     "runs": ("hilcl.cli.runs", "List the runs in a store."),
     "show": ("hilcl.cli.runs", "Show one run."),

@@ -43,15 +43,15 @@ def run(
 
     A resumed run goes on with the back end it was started with.
     """
+    from hilcl.calibration_session import prepare_calibrated
     from hilcl.experiment import Experiment
-    from hilcl.preparation import prepare
-    from hilcl.session import Run, open_board
+    from hilcl.session import Run, innermost, open_board
     from hilcl.store import Store
 
     if resume is not None and name is not None:
         raise click.UsageError("--name is for a new run, --resume for a stored one: give one of them")
     loaded = Experiment.load(experiment)
-    preparation = prepare(loaded)
+    preparation = prepare_calibrated(loaded)
     location = store_path or Path(loaded.store.file)
     wanted = loaded.store.run if name is None else name
     if wanted is not None:
@@ -72,7 +72,7 @@ def run(
             click.echo(
                 f"Note: {part} was {before} and is {now} now; the last digits may come out differently.", err=True
             )
-        for note in getattr(session.board, "notes", ()):
+        for note in getattr(innermost(session.board), "notes", ()):
             click.echo(f"Note: {note}.", err=True)
         started = time.perf_counter()
         try:

@@ -56,8 +56,8 @@ def known(simulated: SimulatedBoard, u: float = 1e-4) -> Calibration:
     spread = np.diag((u * values.ravel()) ** 2) / 2
     nodes = network().n_nodes
     of_meters = MeterParameters(
-        simulated._meters._gain,
-        simulated._meters._offset,
+        simulated._meters.gain,
+        simulated._meters.offset,
         np.diag(np.concatenate([np.full(nodes, 1e-6), np.full(nodes, 1e-6)]) ** 2),
         np.zeros((2 * nodes, 2 * nodes)),
         np.full(nodes, 3e-5),

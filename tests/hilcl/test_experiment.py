@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hilcl.errors import ExperimentError, InputError
 from hilcl.bench_section import PotBoardInstrument, PythonInstrument, ScannerInstrument, SmuInstrument
+from hilcl.errors import ExperimentError, InputError
 from hilcl.experiment import CrossbarSection, EdgesSection, Experiment, GridSection
+from hilcl.pot_bank_section import I2cInstrument, IioInstrument, SpiInstrument, UpDownInstrument
 from hilcl.preparation import prepare
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -235,6 +236,8 @@ def sections(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tup
     """Yield every section of the file with its model."""
     yield path, model
     for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is list:
+            continue
         named = ("NAME",) if get_origin(field.annotation) is dict else ()
         for member in members(field.annotation):
             yield from sections(member, (*path, name, *named))
@@ -254,6 +257,10 @@ KINDS = {
     ScannerInstrument: ("driver", "34970a"),
     PotBoardInstrument: ("driver", "potboard"),
     PythonInstrument: ("driver", "python"),
+    IioInstrument: ("driver", "iio"),
+    SpiInstrument: ("driver", "spi"),
+    I2cInstrument: ("driver", "i2c"),
+    UpDownInstrument: ("driver", "updown"),
 }
 """What tells a section from its relatives, so that its other keys can be known."""
 KEYS = [
@@ -307,6 +314,13 @@ def test_a_misspelt_key_is_named_with_what_was_meant(path: tuple[str, ...], mode
     assert f"{FILE}, line 2: " in refusal(text)
 
 
+def test_a_misspelt_key_of_a_chip_is_named_with_what_was_meant() -> None:
+    instrument = 'driver = "spi"\nresource = "/dev/spidev0"\nchips = [{ chip = "AD5206", selekt = 1 }]'
+    text = f"\n[bench.instruments.NAME]\n{instrument}"
+    said = refusal(text)
+    assert "bench.instruments.NAME.chips.selekt is not a key hilcl knows: did you mean select?" in said
+
+
 @pytest.mark.parametrize(
     ("key", "shown"),
     [
@@ -348,7 +362,7 @@ def test_unknown_keys_of_every_spelling(section: str, key: str, shown: str) -> N
 def test_where_nothing_is_near_the_known_keys_are_listed() -> None:
     assert refusal("frob = 1\n" + DIVIDER) == (
         f"{FILE}, line 1: frob is not a key hilcl knows: "
-        "known here are bench, board, learning, limits, simulation, store, task"
+        "known here are bench, board, calibration, learning, limits, simulation, store, task"
     )
     sentence = refusal(changed('kind = "edges"', 'kind = "edges", qqqq = 1'))
     assert sentence.endswith("known here are edges, file, inputs, kind, outputs")

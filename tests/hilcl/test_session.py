@@ -10,8 +10,9 @@ from threadpoolctl import threadpool_info
 from hilcl.errors import BoardError, ExperimentError, HilclError, StoreError
 from hilcl.experiment import Experiment, SimulationSection
 from hilcl.preparation import Preparation, prepare
-from hilcl.session import Run, fingerprint, first_difference, imperfections_of, open_board, versions
+from hilcl.session import Run, fingerprint, first_difference, open_board, versions
 from hilcl.sim_backend import Imperfections, MeterDefects, PotDefects, SimulatedBoard, SourceDefects
+from hilcl.sim_backend.described import imperfections_of
 from hilcl.store import Store
 from tests.command_line import DIVIDER, stored_steps, stored_summary
 
