@@ -74,8 +74,11 @@ def calibrated(nominal: Preparation, calibration: Calibration) -> Preparation:
     rule = nominal.rule
     schedule = rule.step_size if isinstance(rule.step_size, RobbinsMonro) else None
     if (schedule.initial if schedule else rule.step_size) == "auto":
-        lipschitz = lipschitz_constant(network, device_range, train, rule.batch_size)
-        gamma = safe_step_size(rule, device_range, lipschitz) * step_size_margin(calibration)
+        # An edge that does not follow its code cannot be moved, so how small it is bounds no step.
+        moving = np.nanmax(calibration.table, axis=1) > np.nanmin(calibration.table, axis=1)
+        least = DeviceRange(device_range.g_min[moving].min() if moving.any() else device_range.g_min.min(), np.inf)
+        lipschitz = lipschitz_constant(network, least, train, rule.batch_size)
+        gamma = safe_step_size(rule, least, lipschitz) * step_size_margin(calibration)
         rule = replace(rule, step_size=replace(schedule, initial=gamma) if schedule else gamma)
     codes = nominal.device_range.project(nominal.initial).codes
     initial = nominal.initial if codes is None else calibration.table[np.arange(network.n_edges), codes]

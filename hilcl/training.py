@@ -183,7 +183,8 @@ class _Loop:
         self, board: Board, task: Task, rule: Rule, seed: int, rounding: Rounding, resume: Checkpoint | None
     ) -> None:
         self.board, self.task, self.rule, self.rounding = board, task, rule, rounding
-        self.range = board.device_range.for_edges(board.network.n_edges)
+        self.range_as_given = board.device_range
+        self.range = self.range_as_given.for_edges(board.network.n_edges)
         lipschitz = lipschitz_constant(board.network, self.range, task, rule.batch_size)
         self.first_step_size = safe_step_size(rule, self.range, lipschitz)
         if not (math.isfinite(self.first_step_size) and self.first_step_size > 0):
@@ -202,12 +203,20 @@ class _Loop:
         if resume.generator:
             self.generator.bit_generator.state = resume.generator
 
+    def follow_range(self) -> None:
+        """Take over what the devices can take where the board has learnt better."""
+        present = self.board.device_range
+        if present is not self.range_as_given:
+            self.range_as_given, self.range = present, present.for_edges(self.board.network.n_edges)
+            self.state = frozen(self.range.clip(self.state))
+
     def run(self, epochs: int) -> Iterator[Step]:
         try:
             if self.resume is not None:
                 self.board.program(self.resume.conductances)
                 self.board.restore(self.resume.board)
             for _ in range(self.epoch, epochs):
+                self.follow_range()
                 yield self.batch_epoch() if self.rule.batch_size is None else self.mini_batch_epoch()
         except BaseException:
             self.board.make_safe()
