@@ -28,6 +28,14 @@ from hilcl.errors import MeasurementError, SolverError
 HUBER = 4.0
 """Residual in standard deviations from which a reading counts as an outlier and loses weight (Huber's function)."""
 
+FAR_OUT = 7.0
+"""Residual in standard deviations that no noise explains."""
+
+FEW = 0.005
+"""Largest part of the readings that may be left out as far out."""
+
+REJECTIONS = 3
+
 CONVERGED = 1e-3
 """A step this small in posterior standard deviations ends the iteration."""
 
@@ -78,8 +86,8 @@ class Solution:
     """The fitted θ (P,) and what belongs to it.
 
     ``information`` (F, F): H of the fitted parameters, by the readings alone. ``statistical`` and ``instrument``
-    (P, P): the two parts of the covariance. ``normalised``, ``raw``, ``is_volts``, ``place``, ``pattern`` (R,):
-    residuals and where they are.
+    (P, P): the two parts of the covariance. ``normalised``, ``raw``, ``is_volts``, ``place``, ``pattern``,
+    ``sample`` (R,): residuals and where they are. ``n_outliers``: readings left out.
     """
 
     model: BoardModel
@@ -96,6 +104,8 @@ class Solution:
     is_volts: BoolArray
     place: IntArray
     pattern: IntArray
+    sample: IntArray
+    n_outliers: int = 0
 
     @property
     def covariance(self) -> FloatArray:
@@ -159,6 +169,7 @@ class _Sums:
     is_volts: BoolArray
     place: IntArray
     pattern: IntArray
+    sample: IntArray
 
 
 def _accumulate(
@@ -178,6 +189,7 @@ def _accumulate(
     kinds: list[BoolArray] = []
     places: list[IntArray] = []
     patterns: list[IntArray] = []
+    samples: list[IntArray] = []
     objective = 0.0
     for number, record in enumerate(records):
         metered = record.metered
@@ -195,6 +207,7 @@ def _accumulate(
         kinds.append(predicted.is_volts[used])
         places.append(predicted.place[used])
         patterns.append(np.full(int(used.sum()), number))
+        samples.append(predicted.sample[used])
         if predicted.jacobian is not None:
             weight = np.sqrt(np.minimum(1.0, HUBER / np.maximum(size, HUBER)))
             whitened = predicted.jacobian[used][:, free] * (weight / sigma)[:, None]
@@ -209,6 +222,7 @@ def _accumulate(
         np.concatenate(kinds),
         np.concatenate(places),
         np.concatenate(patterns),
+        np.concatenate(samples),
     )
 
 
@@ -223,8 +237,41 @@ def fit(
 ) -> Solution:
     """Return the θ that fits all readings best, by Levenberg–Marquardt steps on Huber's function of the residuals.
 
+    A few readings that lie far out are left out and counted; many mean that the model is wrong, and stay.
+
     Raises MeasurementError where there are fewer readings than parameters, SolverError where no θ can be solved.
     """
+    kept, outliers = list(records), 0
+    solution = _fit(model, kept, noise, prior, start, max_iterations)
+    for _ in range(REJECTIONS):
+        far = np.flatnonzero(np.abs(solution.normalised) > FAR_OUT)
+        if not len(far) or outliers + len(far) > FEW * len(solution.raw):
+            break
+        kept, outliers = _without_readings(kept, solution, far), outliers + len(far)
+        solution = _fit(model, kept, noise, prior, solution.theta, max_iterations)
+    return replace(solution, n_outliers=outliers)
+
+
+def _without_readings(records: Sequence[PatternReadings], solution: Solution, far: IntArray) -> list[PatternReadings]:
+    """Return the records without the readings of these numbers."""
+    kept = list(records)
+    for number in far.tolist():
+        pattern, sample, place = (int(each[number]) for each in (solution.pattern, solution.sample, solution.place))
+        record = kept[pattern]
+        potentials, currents = record.potentials.copy(), record.currents.copy()
+        (potentials if solution.is_volts[number] else currents)[sample, place] = np.nan
+        kept[pattern] = replace(record, potentials=potentials, currents=currents)
+    return kept
+
+
+def _fit(
+    model: BoardModel,
+    records: Sequence[PatternReadings],
+    noise: Noise,
+    prior: Prior,
+    start: FloatArray | None,
+    max_iterations: int,
+) -> Solution:
     free = prior.free
     n_readings = sum(record.n_readings for record in records)
     if n_readings < len(free):
@@ -286,6 +333,7 @@ def fit(
         sums.is_volts,
         sums.place,
         sums.pattern,
+        sums.sample,
     )
 
 
@@ -438,7 +486,7 @@ def fit_report(solution: Solution) -> FitReport:
         chi_square=solution.chi_square,
         dof=solution.dof,
         n_readings=len(solution.raw),
-        n_outliers=int((np.abs(solution.normalised) > HUBER).sum()),
+        n_outliers=solution.n_outliers,
         iterations=solution.iterations,
         converged=solution.converged,
         residuals=tuple(summaries),

@@ -235,7 +235,7 @@ class ResidualSummary:
 class FitReport:
     """How the fit went.
 
-    ``chi_square`` over ``dof`` degrees of freedom; ``n_readings`` used, ``n_outliers`` given less weight.
+    ``chi_square`` over ``dof`` degrees of freedom; ``n_readings`` used, ``n_outliers`` left out as far out.
     ``normalised`` (n_readings,): residuals in standard deviations, with ``reading_kinds`` ("V" or "A"),
     ``reading_places`` (node or terminal number) and ``reading_patterns`` (number of the programmed pattern) alike.
     """

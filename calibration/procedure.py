@@ -238,14 +238,13 @@ def _calibrate(bench: _Bench) -> Iterator[Progress]:
     design = designer.designed(
         done, n_patterns, settings.drives, candidates=settings.candidates, target=settings.target or 0.0
     )
-    time_model = bench.time_model()
-    remaining = time_model.seconds(design.plans)
+    remaining = _remaining(bench, design.plans)
     forecast = design.forecasts[-1]
     expected = f"expecting {100 * forecast.worst:.2g} % at the worst code after {len(design.plans)} patterns"
     yield Progress("design", n_patterns, n_patterns, bench.elapsed, remaining, expected, forecast)
     for number, plan in enumerate(design.plans, start=1):
         records += without_nodes([bench.measure(plan.codes, plan.drives)], left_out)
-        remaining = bench.time_model().seconds(design.plans[number:])
+        remaining = _remaining(bench, design.plans[number:])
         message = f"pattern {number} of {len(design.plans)}"
         yield Progress("pots", number, len(design.plans), bench.elapsed, remaining, message, forecast)
     closing = without_nodes([bench.measure(middle, level_drives)], left_out)[0]
@@ -358,16 +357,22 @@ def _affordable(bench: _Bench) -> int:
     settings = bench.settings
     if settings.budget is None:
         return settings.patterns
-    per_drive = bench.time_model().per_drive
-    others = len(_levels(bench.limits)) * settings.repeats + settings.verification * settings.drives
-    left = settings.budget - bench.elapsed - others * per_drive
-    count = int(left / max(settings.drives * per_drive, 1e-9))
+    per_pattern = settings.drives * bench.time_model().per_drive
+    left = settings.budget - bench.elapsed - _remaining(bench, ())
+    count = int(left / max(per_pattern, 1e-9))
     if count < 1:
-        needed = bench.elapsed + (others + settings.drives) * per_drive
+        needed = settings.budget - left + per_pattern
         raise MeasurementError(
             f"{settings.budget:g} s are not enough to measure a single pattern: allow at least {needed:.3g} s"
         )
     return min(count, settings.patterns)
+
+
+def _remaining(bench: _Bench, plans: Sequence[Plan]) -> float:
+    """Return the seconds these plans, the closing reference and the verification take."""
+    model, settings = bench.time_model(), bench.settings
+    others = len(_levels(bench.limits)) * settings.repeats + settings.verification * settings.drives
+    return model.seconds(plans) + others * model.per_drive
 
 
 def _diagnosed(

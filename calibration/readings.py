@@ -13,6 +13,12 @@ from hilcl.network import Network
 OVERFLOW = 1e30
 """Volts or amperes from which a number is an instrument's sign for overflow (9.9e37), not a reading."""
 
+FINEST = 1e-6
+"""Smallest resolution that is looked for, relative to the largest reading."""
+
+ROUNDING = 1e-11
+"""What rounding may leave of a difference that is nothing, relative to the largest reading."""
+
 LEAST_VALUES = 8
 """Different values of a channel's readings that are needed to tell its resolution."""
 
@@ -110,14 +116,26 @@ def checked(
 
 
 def quantum(values: FloatArray) -> float:
-    """Return the step between the possible values of readings, 0 where none can be told."""
+    """Return the step between the possible values of readings, 0 where none can be told.
+
+    It is the greatest common divisor of their differences, found by Euclid's algorithm. Readings without a resolution,
+    or with one of more than 20 bits, end in what rounding leaves.
+    """
     different = np.unique(values[np.isfinite(values)])
     if len(different) < LEAST_VALUES:
         return 0.0
     gaps = np.diff(different)
-    multiples = gaps / gaps.min()
-    # Readings of unlimited resolution have gaps that are no multiples of the smallest one.
-    return float(gaps.min()) if (np.abs(multiples - np.rint(multiples)) < 1e-3).all() else 0.0
+    largest = float(np.abs(different).max())
+    common = float(gaps[0])
+    for gap in gaps.tolist():
+        other = gap
+        while other > ROUNDING * largest:
+            rest = common % other
+            # A remainder next to the divisor is one next to nothing, rounded down.
+            common, other = other, min(rest, other - rest)
+        if common <= FINEST * largest:
+            return 0.0
+    return common
 
 
 def noise_from_repeats(repeats: Sequence[FloatArray], everything: Sequence[FloatArray], floor: float) -> FloatArray:

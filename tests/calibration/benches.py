@@ -156,3 +156,16 @@ class BenchLike(SafeExit):
 
     def close(self) -> None:
         pass
+
+
+SMALL_POT = Potentiometer(128, 1e4, 60.0, 800.0)
+
+
+def small_board() -> Network:
+    """Return a 3 x 3 grid: 12 edges, 3 inputs, 2 outputs."""
+    return Network.grid(3, 3, inputs=[0, 2, 6], outputs=[8, 5])
+
+
+def small_bench(seed: int = 1, **more: Any) -> BenchLike:
+    """Return a bench with the small board."""
+    return BenchLike(more.pop("network", small_board()), seed, pots=SMALL_POT, **more)
