@@ -226,6 +226,7 @@ class DriftWatch:
         self._current_offset, self._current_gain = np.zeros(terminals), np.ones(terminals)
         self._unwatched: set[int] = set()
         self._latest = reference.highest
+        self._followed: dict[tuple[int, int], tuple[float, int]] = {}
         self._state = np.zeros(int(self._starts[-1]))
         self.ended = False
         self._last: dict[bytes, tuple[IntArray, FloatArray]] = {}
@@ -404,22 +405,35 @@ class DriftWatch:
         )
 
     def _test(self, step: int) -> tuple[Alarm, ...]:
-        alarms = []
         changes = self._evidence.changes()
-        significant = [change for change in changes if change.weight >= 0 and self._is_large(change)]
-        if significant:
-            first = significant[0]
-            if self._several(first):
-                self.ended = True
-                return (self._wiring_alarm(step, first),)
-            rivals = [
-                name
-                for change in changes[1:]
-                if change.weight > first.weight - math.log(100.0) and (name := self._name(change)) != self._name(first)
-            ]
-            alarms.append(self._alarm(step, first, tuple(dict.fromkeys(rivals))))
+        if not changes or changes[0].weight < 0:
+            return ()
+        first = changes[0]
+        name = self._name(first)
+        # What is certain but too small to tell is followed without an alarm; small changes add up to one.
+        followed, since = self._followed.pop(self._quantity(first), (0.0, first.since))
+        effect, effect_u = self._effect(first)
+        since = since if abs(followed) > abs(effect) else first.since
+        if not self._is_large(first, followed + effect):
+            self._followed[self._quantity(first)] = (followed + effect, since)
             self._accept(first)
-        return tuple(alarms)
+            return ()
+        if self._several(first):
+            self.ended = True
+            return (self._wiring_alarm(step, first),)
+        rivals = [
+            rival
+            for change in changes[1:]
+            if change.weight > first.weight - math.log(100.0) and (rival := self._name(change)) != name
+        ]
+        alarm = self._alarm(step, since, first, followed + effect, effect_u, tuple(dict.fromkeys(rivals)))
+        self._accept(first)
+        return (alarm,)
+
+    def _quantity(self, change: Change) -> tuple[int, int]:
+        """Return what changes that add up have in common: the conductance of an edge, an offset, a gain."""
+        group, place = self._group(change)
+        return {1: 0, 7: 6}.get(group, group), place
 
     def _group(self, change: Change) -> tuple[int, int]:
         """Return a direction's group (0 pots, 1 contacts, 2, 3 meters, 4, 5 ammeters, 6, 7 all pots) and place."""
@@ -449,9 +463,9 @@ class DriftWatch:
             part = float(self._fixed_share(self._latest)[place])
         return math.expm1(-float(np.clip(change.size * part, -LARGEST_SHIFT, LARGEST_SHIFT))), change.size_u * part
 
-    def _is_large(self, change: Change) -> bool:
+    def _is_large(self, change: Change, effect: float) -> bool:
         group, place = self._group(change)
-        size = abs(self._effect(change)[0])
+        size = abs(effect)
         if group == 2:
             return size >= self.settings.smallest_offset
         if group == 4:
@@ -461,9 +475,10 @@ class DriftWatch:
             )
         return size >= self.settings.smallest_change
 
-    def _alarm(self, step: int, change: Change, others: tuple[str, ...]) -> Alarm:
+    def _alarm(
+        self, step: int, since: int, change: Change, size: float, size_u: float, others: tuple[str, ...]
+    ) -> Alarm:
         group, place = self._group(change)
-        size, size_u = self._effect(change)
         kinds: tuple[Kind, ...] = (
             "pot",
             "contact",
@@ -496,12 +511,12 @@ class DriftWatch:
             "ammeter": "check its source and its wiring, then calibrate again",
             "temperature": "let the board come to a steady temperature, or calibrate again",
         }
-        sentence = f"step {step}: {self._name(change)} {what} after step {change.since}: {remedies[kinds[group]]}"
+        sentence = f"step {step}: {self._name(change)} {what} after step {since}: {remedies[kinds[group]]}"
         if others:
             sentence += f" (the readings fit {', '.join(others)} nearly as well)"
         return Alarm(
             step,
-            change.since,
+            since,
             kinds[group],
             place if group < 2 else None,
             node,

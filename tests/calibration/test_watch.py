@@ -183,6 +183,37 @@ def test_a_stuck_pot_is_named_when_its_code_moves() -> None:
     assert len(alarms) <= 3
 
 
+def test_slow_warming_adds_up_to_one_alarm() -> None:
+    bench = Bench(SMALL, 1)
+    watched = WatchedBoard(bench, DriftWatch(SMALL, bench.reference()))
+    inputs = np.random.default_rng(1).uniform(0, 2, (12, 4))
+    for step in train(watched, Task(inputs, inputs @ np.full((4, 3), 0.25)), ContrastiveLearning("auto"), 240):
+        if 40 <= step.epoch < 200:
+            bench.table[:] /= 1 + 5e-5
+    (alarm,) = watched.watch.alarms
+    assert alarm.kind == "temperature"
+    assert alarm.change == pytest.approx(-0.005, abs=0.002)
+    assert alarm.since < alarm.step - 40
+    drift = watched.watch.drift()[0]
+    truth = bench.true_conductances / bench.conductances - 1
+    assert np.abs(drift - truth).max() < 1e-3
+
+
+def test_small_changes_are_followed_until_they_add_up() -> None:
+    bench = Bench(SMALL, 3)
+    watched = WatchedBoard(bench, DriftWatch(SMALL, bench.reference()))
+    inputs = np.random.default_rng(1).uniform(0, 2, (12, 4))
+    for step in train(watched, Task(inputs, inputs @ np.full((4, 3), 0.25)), ContrastiveLearning("auto"), 160):
+        if step.epoch in (40, 90):
+            bench.table[8] /= 1.0035
+        if step.epoch == 85:
+            assert watched.watch.alarms == []
+            assert watched.watch.drift()[0][8] == pytest.approx(-0.0035, abs=5e-4)
+    (alarm,) = watched.watch.alarms
+    assert alarm.edge == 8
+    assert alarm.change == pytest.approx(-0.007, abs=1e-3)
+
+
 def test_warming_is_told_from_single_pots() -> None:
     def warmed(bench: Bench, step: Step) -> None:
         bench.table[:] /= 1.01
