@@ -48,6 +48,14 @@ HELPLESS = 10.0
 SUSPECTS = 6
 """Edges, and nodes, that hypotheses are made of."""
 
+EXPLAINS = 3.0
+"""Factor by which a fault must lower chi-square where several faults are there."""
+
+TRIAL_PATTERNS = 14
+"""Patterns that hypotheses are first fitted to, more where there are few readings in each."""
+
+TRIAL_ITERATIONS = 25
+
 ROUNDS = 3
 """Most faults that are looked for, one after the other."""
 
@@ -159,24 +167,29 @@ def diagnose(
     for _ in range(ROUNDS):
         if solution.reduced() <= ACCEPTED:
             break
-        tried = []
+        best, best_reduced = None, solution.reduced() / EXPLAINS
+        few = _some(held, len(solution.prior.free))
         for hypothesis in _hypotheses(solution.model, held, noise, spec, metered, ammeters):
-            records_of, metered_of, constant_of = _apply(hypothesis, held, metered, constant)
+            records_of, metered_of, constant_of = _apply(hypothesis, few, metered, constant)
             try:
-                found, constant_of = _fit_with_constants(
-                    network, pots, terms, records_of, noise, spec, metered_of, ammeters, constant_of, iterations=25
+                found, _ = _fit_with_constants(
+                    network, pots, terms, records_of, noise, spec, metered_of, ammeters, constant_of, TRIAL_ITERATIONS
                 )
             except HilclError:
                 continue
-            tried.append((found.reduced(), hypothesis, found, records_of, metered_of, constant_of))
-            if found.reduced() <= ACCEPTED:
+            if found.reduced() <= max(best_reduced, ACCEPTED):
+                best, best_reduced = hypothesis, found.reduced()
+            if best_reduced <= ACCEPTED:
                 break
-        if not tried:
+        if best is None:
             break
-        reduced, hypothesis, found, records_of, metered_of, constant_of = min(tried, key=lambda each: each[0])
-        if reduced > ACCEPTED and reduced > solution.reduced() / 3.0:
+        records_of, metered_of, constant_of = _apply(best, held, metered, constant)
+        found, constant_of = _fit_with_constants(
+            network, pots, terms, records_of, noise, spec, metered_of, ammeters, constant_of
+        )
+        if found.reduced() > max(ACCEPTED, solution.reduced() / EXPLAINS):
             break
-        solution, held, metered, constant = found, records_of, metered_of, constant_of
+        solution, held, metered, constant, hypothesis = found, records_of, metered_of, constant_of, best
         finding = _describe(network, hypothesis)
         if finding is not None:
             findings.append(finding)
@@ -185,6 +198,15 @@ def diagnose(
         conductance = float(solution.theta[edge * layout.terms])
         findings.append(classify_constant(pots[edge], edge, 1.0 / conductance if conductance > 0 else np.inf))
     return Diagnosis(solution, held, metered, tuple(findings))
+
+
+def _some(records: Sequence[PatternReadings], n_parameters: int) -> list[PatternReadings]:
+    """Return records enough to tell hypotheses apart: evenly chosen, with three readings a parameter at least."""
+    for count in range(TRIAL_PATTERNS, len(records), TRIAL_PATTERNS):
+        chosen = [records[number] for number in np.linspace(0, len(records) - 1, count).astype(int).tolist()]
+        if sum(record.n_readings for record in chosen) >= 3 * n_parameters:
+            return chosen
+    return list(records)
 
 
 def _fit_with_constants(
@@ -197,7 +219,7 @@ def _fit_with_constants(
     metered: BoolArray,
     ammeters: BoolArray,
     constant: BoolArray,
-    iterations: int = 60,
+    iterations: int = 30,
 ) -> tuple[Solution, BoolArray]:
     """Fit; where pots turn out not to follow their codes, fit again with these as constants."""
     while True:
@@ -280,8 +302,12 @@ def _hypotheses(
     nodes = [node for node in np.argsort(node_scores)[:SUSPECTS].tolist() if np.isfinite(node_scores[node])]
     found = [_Hypothesis("stuck", (edge,), (), edge_scores[edge]) for edge in edges]
     found += [_Hypothesis("dead channel", (), (node,), node_scores[node]) for node in nodes]
-    for kind, members in (("swapped pots", edges), ("swapped channels", nodes)):
-        for pair in combinations(sorted(members), 2):
+    every_edge, every_node = range(model.layout.edges), np.flatnonzero(metered).tolist()
+    for kind, members, others in (("swapped pots", edges, every_edge), ("swapped channels", nodes, every_node)):
+        # The partner of a pair may show little by itself, beside the one that shows most.
+        pairs = {*combinations(sorted(members), 2)}
+        pairs |= {(min(one, other), max(one, other)) for one in members[:2] for other in others if other != one}
+        for pair in sorted(pairs):
             if kind == "swapped pots":
                 swapped = with_swapped_edges(records, *pair)
                 hypothesis = _Hypothesis("swapped pots", pair, (), 0.0)

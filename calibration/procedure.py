@@ -65,6 +65,9 @@ BOWED = 6.0
 
 AUTO_TERMS = 2
 
+PAINTED = 0.5
+"""Non-linearity terms that leave more of chi-square than this have no part in what is wrong."""
+
 FEWEST_WITHIN = 0.85
 """Part of the verification readings that must lie in their 95 % intervals."""
 
@@ -404,6 +407,8 @@ def _diagnosed(
         return attempt(AUTO_TERMS)
     plain = attempt(0)
     if plain.solution.reduced() <= ACCEPTED:
+        return plain
+    if bowed.reduced() > PAINTED * straight.reduced():
         return plain
     both = attempt(AUTO_TERMS)
     return both if both.solution.reduced() <= ACCEPTED else plain

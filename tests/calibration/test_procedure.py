@@ -193,7 +193,7 @@ def test_a_board_wired_otherwise_is_refused() -> None:
             return Network(9, edges, NETWORK.inputs, NETWORK.outputs)
 
     with pytest.raises(MeasurementError, match="do not fit the wiring and the pots described"):
-        run(Rewired(NETWORK, 1, pots=SMALL_POT))
+        run(Rewired(NETWORK, 1, pots=SMALL_POT), replace(QUICK, patterns=8))
 
 
 def test_a_board_without_ammeters_is_refused() -> None:
