@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray
 from hilcl.board import Board, Response
-from hilcl.errors import InputError
+from hilcl.errors import HilclError, InputError
 from hilcl.preflight_model import BoardModel, Fit, Readings, Wires
 from hilcl.preflight_search import Explanation, Freedom, explain, pot_losses_now, squared_distances
-from hilcl.preflight_wording import Names, Wording
+from hilcl.preflight_wording import ROOM, Names, Wording, either, fitted
 
 __all__ = ["Names", "Preflight", "Remark"]
 
@@ -90,7 +90,7 @@ class Preflight:
     def run(self) -> Iterator[Remark]:
         """Measure and yield remarks: what was done, faults, and what could not be decided.
 
-        Raises what the board raises; it has been made safe then.
+        Raises what the board raises; it has been made safe then, and its pots put back where they still could be.
         """
         start = self._board.conductances.copy()
         try:
@@ -101,10 +101,18 @@ class Preflight:
         except GeneratorExit:
             self._leave(start)
             raise
-        except BaseException:
-            self._board.make_safe()
+        except BaseException as error:
+            self._give_up(start, error)
             raise
         self._leave(start)
+
+    def _give_up(self, start: FloatArray, error: BaseException) -> None:
+        """Make the board safe, then try to give the pots back what they had; what fails here is noted on the error."""
+        for attempt in (self._board.make_safe, lambda: self._board.program(start)):
+            try:
+                attempt()
+            except HilclError as failure:
+                error.add_note(f"after that: {failure}")
 
     def _leave(self, start: FloatArray) -> None:
         self._board.respond(np.zeros((1, len(self._network.terminals))))
@@ -113,10 +121,15 @@ class Preflight:
     def _checks(self) -> Iterator[Remark]:
         base, moved = self._settings()
         unit = float(np.exp(np.log(base).mean()))
-        model = BoardModel(self._network, base / unit, moved / unit)
+        model = BoardModel(self._network, base / unit, moved / unit, unit)
         self._program(base)
-        quiet = self._respond(np.zeros((ZERO_ROWS, len(self._network.terminals))))
         drives = self._base_drives()
+        # Offsets drive currents of their own, others where outputs float.
+        quiet = self._respond(np.zeros((ZERO_ROWS, len(self._network.terminals))))
+        floating = np.isnan(drives).any(axis=1)
+        drifting = quiet
+        if floating.any():
+            drifting = self._respond(np.repeat(0.0 * drives[floating][:1], ZERO_ROWS, axis=0))
         answer = self._respond(drives)
         yield Remark("done", f"{len(self._free)} terminals driven at {self._volts:g} V, one at a time")
         shorts = list(self._in_compliance(quiet, answer, drives))
@@ -125,7 +138,7 @@ class Preflight:
             yield Remark("unchecked", "meters and pots were not checked: clear the shorts first, then check again")
             return
         yield from self._missing(quiet, answer)
-        zero = _zero_of(quiet)
+        zero = _zero_of(quiet, drifting)
         sigma = self._sigma(model, drives, quiet, unit)
         still = np.full(len(drives), -1)
         readings = self._readings(drives, still, answer, zero, sigma, unit)
@@ -148,8 +161,8 @@ class Preflight:
                     tested = tested.joined(self._moved(pot, drives[rest], base, moved, zero, sigma, unit))
             yield Remark("done", f"{len(doubtful)} pots moved again under every drive")
             found = self._explained(model, tested, freedom)
-        yield from self._faults(model, found, zero[0], unit)
-        yield from self._offsets(zero[0], found.fit.wires)
+        yield from self._faults(model, found, zero[0][0])
+        yield from self._offsets(zero[0][0], found.fit.wires)
         yield from self._unexplained(model, tested, found.fit)
         yield from self._undecided(model, tested, found, freedom, moving)
 
@@ -216,22 +229,27 @@ class Preflight:
         unit: float,
     ) -> Readings:
         potentials = np.where(_valid(answer.potentials), answer.potentials, np.nan)
-        volts = (potentials - zero[0]) / self._volts
-        amperes = (answer.currents - zero[1]) / (self._volts * unit)
+        pattern = np.isnan(drives).any(axis=1).astype(int)
+        volts = (potentials - zero[0][pattern]) / self._volts
+        amperes = (answer.currents - zero[1][pattern]) / (self._volts * unit)
         amperes = np.where(np.isnan(drives), np.nan, amperes)
         values = np.hstack([volts, amperes])
         limited: BoolArray = np.logical_or.reduce(answer.in_compliance, axis=1)
         usable = np.isfinite(values) & ~limited[:, None]
-        return Readings(drives, pot, np.where(usable, values, 0.0), usable, sigma)
+        # A source that reads itself reads what it was told to drive, whatever is at the node.
+        alone = [t for t, node in enumerate(self._network.terminals.tolist()) if self._reads_itself(node)]
+        usable[:, self._network.terminals[alone]] &= np.isnan(drives[:, alone])
+        values = np.where(usable, values, 0.0)
+        # A current far above the usual, through a short, is no more exact than the others.
+        return Readings(drives, pot, values, usable, np.hypot(sigma, MODEL_ERROR * values))
 
     def _sigma(self, model: BoardModel, drives: FloatArray, quiet: Response, unit: float) -> FloatArray:
         """Return the standard deviations (N + T,) of readings in the model's units."""
         wires = Wires.stated(self._network)
-        log_g, log_move = model.nominal(wires)
         blank = np.zeros((len(drives), self._network.n_nodes + len(self._network.terminals)))
-        rows = Readings(drives, np.full(len(drives), -1), blank, blank > 0, blank[0])
+        rows = Readings(drives, np.full(len(drives), -1), blank, blank > 0, blank)
         n_nodes = self._network.n_nodes
-        largest = np.abs(model.predict(rows, wires, log_g, log_move)[:, n_nodes:]).max(axis=0)
+        largest = np.abs(model.predict(rows, wires, model.nominal())[:, n_nodes:]).max(axis=0)
         noise_volts = _scatter(quiet.potentials) / self._volts
         stated = np.where(np.isfinite(quiet.potentials_u), quiet.potentials_u, 0.0).max(axis=0) / self._volts
         noise_volts = np.maximum(noise_volts, np.minimum(stated, MODEL_ERROR))
@@ -245,11 +263,11 @@ class Preflight:
     def _rows_of_pots(self, model: BoardModel, readings: Readings, pots: Sequence[int]) -> dict[int, IntArray]:
         """Return for each pot the drives under which its move should show best."""
         wires = Wires.stated(self._network)
-        log_g, log_move = model.nominal(wires)
-        still = model.predict(readings, wires, log_g, log_move)
+        values = model.nominal()
+        still = model.predict(readings, wires, values)
         chosen: dict[int, IntArray] = {}
         for pot in pots:
-            moved = model.predict(replace(readings, pot=np.full(len(readings.pot), pot)), wires, log_g, log_move)
+            moved = model.predict(replace(readings, pot=np.full(len(readings.pot), pot)), wires, values)
             shows = (np.where(readings.usable, (moved - still) / readings.sigma, 0.0) ** 2).sum(axis=1)
             order = np.argsort(-shows, kind="stable")
             enough = int(np.searchsorted(np.cumsum(shows[order]), SIGNAL)) + 1
@@ -260,13 +278,16 @@ class Preflight:
         n_nodes = self._network.n_nodes
         metered = tuple(np.flatnonzero(readings.usable[:, :n_nodes].any(axis=0)).tolist())
         names = self._names
-        own = tuple(None if names is None else node not in names.meters for node in self._network.terminals.tolist())
+        own = tuple(None if names is None else self._reads_itself(node) for node in self._network.terminals.tolist())
         return Freedom(tuple(self._free), own, metered)
+
+    def _reads_itself(self, node: int) -> bool:
+        return self._names is not None and node not in self._names.meters
 
     def _doubtful(self, model: BoardModel, readings: Readings, fit: Fit) -> list[int]:
         wires = fit.wires
         strange = wires.loose | (wires.pot_edge != np.arange(len(wires.loose)))
-        left = pot_losses_now(model, readings, wires, fit.log_g, fit.log_move)
+        left = pot_losses_now(model, readings, wires, fit.values)
         return np.flatnonzero(strange | (left > 0.5 * SEEN)).tolist()
 
     def _in_compliance(self, quiet: Response, answer: Response, drives: FloatArray) -> Iterator[str]:
@@ -316,15 +337,13 @@ class Preflight:
         for node in range(network.n_nodes):
             if valid[:, node].all():
                 continue
-            touching = ", ".join(map(str, np.flatnonzero((network.edges == node).any(axis=1)).tolist()))
+            touching = list(map(str, np.flatnonzero((network.edges == node).any(axis=1)).tolist()))
             if np.isnan(potentials[:, node]).all():
                 known = self._names is not None and node in self._names.meters
                 what = f"{words.meter(node)} gives no reading at" if known else "no meter reads"
-                yield Remark(
-                    "fault",
-                    f"{what} {words.node(node)}: the rule lacks its voltage, so edges {touching} cannot be trained; "
-                    "give it a working meter channel",
-                )
+                frame = f"{what} {words.node(node)}: edges {{}} cannot be trained without; give it a working meter"
+                shown, left = fitted(touching, ROOM - len(frame) - len(" and 999 more"))
+                yield Remark("fault", frame.format(f"{shown} and {len(left)} more" if left else shown))
             else:
                 bad = int((~valid[:, node]).sum())
                 yield Remark(
@@ -336,24 +355,32 @@ class Preflight:
             np.isnan(answer.currents).all(axis=0) & np.isin(np.arange(answer.currents.shape[1]), self._free)
         )
         if len(dumb):
-            at = ", ".join(str(node) for node in network.terminals[dumb].tolist())
-            yield Remark(
-                "unchecked", f"no current is read at terminals {at}: what their sources deliver was not checked"
-            )
+            frame = "no current is read at terminals {}: what their sources deliver was not checked"
+            shown, left = fitted(list(map(str, network.terminals[dumb].tolist())), ROOM - len(frame) - 13)
+            yield Remark("unchecked", frame.format(f"{shown} and {len(left)} more" if left else shown))
 
-    def _faults(self, model: BoardModel, found: Explanation, resting: FloatArray, unit: float) -> Iterator[Remark]:
-        for sentence in self._sentences(model, found.fit, resting, unit):
-            yield Remark("fault", sentence)
-
-    def _sentences(self, model: BoardModel, fit: Fit, resting: FloatArray, unit: float) -> list[str]:
-        low, high = self._range.g_min / unit, self._range.g_max / unit
+    def _faults(self, model: BoardModel, found: Explanation, resting: FloatArray) -> Iterator[Remark]:
+        """Yield what all explanations have in common, then in what they differ."""
+        low, high = self._range.g_min, self._range.g_max
         bounded = np.isfinite(high) & (high < 1e6 * low)
-        low, high = np.where(bounded, low, model.base / 4), np.where(bounded, high, model.base * 20)
-        return [
-            *self._wording.sources(fit.wires),
-            *self._wording.meters(fit.wires, resting),
-            *self._wording.pots(fit, model, low, high),
-        ]
+        base = model.base * model.unit
+        limits = np.where(bounded, low, base / 4), np.where(bounded, high, base * 20)
+        cases = [self._wording.findings(fit, model, resting, limits) for fit in (found.fit, *found.rivals)]
+        common = {each.short for each in cases[0]}.intersection(*({each.short for each in case} for case in cases))
+        for finding in cases[0]:
+            if finding.short in common:
+                yield Remark("fault", finding.sentence)
+        apart = [[each for each in case if each.short not in common] for case in cases]
+        # An explanation that is part of another one says all there is to say.
+        apart = [case for case in apart if case]
+        different = list({tuple(each.short for each in case): case for case in apart}.values())
+        if len(different) == 1:
+            for finding in different[0]:
+                yield Remark("fault", finding.sentence)
+        elif different:
+            first, *more = either(different)
+            yield Remark("fault", first)
+            yield from (Remark("unchecked", line) for line in more)
 
     def _offsets(self, resting: FloatArray, wires: Wires) -> Iterator[Remark]:
         for node in np.flatnonzero(np.abs(np.nan_to_num(resting)) > 0.5 * self._volts).tolist():
@@ -365,40 +392,27 @@ class Preflight:
                 )
 
     def _unexplained(self, model: BoardModel, readings: Readings, fit: Fit) -> Iterator[Remark]:
-        predicted = model.predict(readings, fit.wires, fit.log_g, fit.log_move)
+        predicted = model.predict(readings, fit.wires, fit.values)
         loss = model.misfit(readings, fit.wires, predicted)[:, : self._network.n_nodes]
         count = np.maximum(readings.usable[:, : self._network.n_nodes].sum(axis=0), 1)
         strange = np.flatnonzero(loss.sum(axis=0) / count > 4.0).tolist()
         if strange:
-            names = ", ".join(self._wording.node(node) for node in strange)
-            yield Remark(
-                "fault",
-                f"the readings at {names} do not fit the board of the file, and no fault known here explains them: "
-                "compare its edges and wiring with the file",
-            )
+            frame = "readings at {} do not fit the board, and no fault known here explains them: compare with the file"
+            shown, left = fitted([self._wording.node(node) for node in strange], ROOM - len(frame) - 13)
+            yield Remark("fault", frame.format(f"{shown} and {len(left)} more" if left else shown))
 
     def _undecided(
         self, model: BoardModel, readings: Readings, found: Explanation, freedom: Freedom, moving: Sequence[int]
     ) -> Iterator[Remark]:
         fit, words = found.fit, self._wording
-        zeros, unit = np.zeros(self._network.n_nodes), 1.0
-        for before, chosen, rival in found.rivals:
-            old = set(self._sentences(model, before, zeros, unit))
-            said, other = (
-                [each for each in self._sentences(model, supposed, zeros, unit) if each not in old]
-                for supposed in (chosen, rival)
-            )
-            if other and said and other != said:
-                yield Remark(
-                    "unchecked", f"could not be told apart: {'; '.join(said)}; or just as likely: {'; '.join(other)}"
-                )
         pots = np.array([pot for pot in moving if not fit.wires.loose[pot]], dtype=np.int64)
         # At nominal values: two parallel pots differ by their tolerance, which nothing else can tell.
-        log_g, log_move = model.guess(fit.wires, fit)
-        far = squared_distances(model, readings, replace(fit, log_g=log_g, log_move=log_move), pots)
+        far = squared_distances(model, readings, replace(fit, values=model.guess(fit.wires, fit)), pots)
         unseen = pots[far[:, -1] < SEEN].tolist()
-        for pot in unseen:
-            yield Remark("unchecked", f"{words.pot(pot)} could not be seen to move: no reading depends on it enough")
+        frame, rest = "could not be seen to move: {}; no reading depends on them enough", [*map(words.pot, unseen)]
+        while rest:
+            shown, rest = fitted(rest, ROOM - len(frame))
+            yield Remark("unchecked", frame.format(shown))
         seen = [(row, pot) for row, pot in enumerate(pots.tolist()) if pot not in unseen]
         alike = [
             (a, b)
@@ -406,22 +420,21 @@ class Preflight:
             if far[row, fit.wires.pot_edge[b]] < SEEN and far[col, fit.wires.pot_edge[a]] < SEEN
         ]
         for group in _groups(alike):
-            names = ", ".join(words.pot(pot) for pot in group)
-            yield Remark("unchecked", f"could not be told apart: {names}; a swap among them would not show")
-        predicted = model.predict(readings, fit.wires, fit.log_g, fit.log_move)
+            yield from _alike([words.pot(pot) for pot in group])
+        predicted = model.predict(readings, fit.wires, fit.values)
         for group in _groups(self._alike_meters(readings, predicted, freedom)):
-            names = ", ".join(words.meter(node) for node in group)
-            yield Remark("unchecked", f"could not be told apart: {names}; a swap among them would not show")
+            yield from _alike([words.meter(node) for node in group])
         for group in _groups(self._alike_sources(model, readings, fit, predicted, freedom)):
-            names = ", ".join(words.source(int(self._network.terminals[terminal])) for terminal in group)
-            yield Remark("unchecked", f"could not be told apart: {names}; a swap among them would not show")
+            yield from _alike([words.source(int(self._network.terminals[terminal])) for terminal in group])
 
     def _alike_meters(self, readings: Readings, predicted: FloatArray, freedom: Freedom) -> list[tuple[int, int]]:
         own = {int(self._network.terminals[t]) for t, alone in enumerate(freedom.own) if alone}
         alike = []
         for a, b in combinations([node for node in freedom.metered if node not in own], 2):
             both = readings.usable[:, a] & readings.usable[:, b]
-            apart = (predicted[both, a] - predicted[both, b]) / max(readings.sigma[a], readings.sigma[b])
+            apart = (predicted[both, a] - predicted[both, b]) / np.maximum(
+                readings.sigma[both, a], readings.sigma[both, b]
+            )
             if 2 * float(apart @ apart) < SEEN:
                 alike.append((a, b))
         return alike
@@ -437,10 +450,19 @@ class Preflight:
             if freedom.own[a] is not False and freedom.own[b] is not False:
                 meters[terminals[[a, b]]] = meters[terminals[[b, a]]]
             swapped = replace(fit.wires, source_node=nodes, meter_node=meters)
-            apart = (model.predict(readings, swapped, fit.log_g, fit.log_move) - predicted) / readings.sigma
+            apart = (model.predict(readings, swapped, fit.values) - predicted) / readings.sigma
             if float((np.where(readings.usable, apart, 0.0) ** 2).sum()) < SEEN:
                 alike.append((a, b))
         return alike
+
+
+def _alike(names: list[str]) -> Iterator[Remark]:
+    """Yield that things could not be told apart, in as many lines as it takes, each joined to the one before."""
+    rest, frame = names, "could not be told apart: {}; a swap among them would not show"
+    while len(rest) > 1:
+        line, left = fitted(rest, ROOM - len(frame))
+        yield Remark("unchecked", frame.format(line))
+        rest = [rest[-len(left) - 1], *left] if left and len(left) < len(rest) - 1 else left
 
 
 def _valid(volts: FloatArray) -> BoolArray:
@@ -448,9 +470,11 @@ def _valid(volts: FloatArray) -> BoolArray:
     return np.isfinite(volts) & (np.abs(np.nan_to_num(volts)) < OVER_RANGE)
 
 
-def _zero_of(quiet: Response) -> tuple[FloatArray, FloatArray]:
-    potentials = np.where(_valid(quiet.potentials), quiet.potentials, np.nan)
-    return _mean(potentials), _mean(quiet.currents)
+def _zero_of(held: Response, floating: Response) -> tuple[FloatArray, FloatArray]:
+    """Return volts (2, N) and amperes (2, T) at 0 V: with every terminal held, and with the outputs floating."""
+    both = held, floating
+    volts = [_mean(np.where(_valid(each.potentials), each.potentials, np.nan)) for each in both]
+    return np.array(volts), np.array([_mean(each.currents) for each in both])
 
 
 def _mean(rows: FloatArray) -> FloatArray:

@@ -18,7 +18,13 @@ MOVE_TOLERANCE = 0.1
 """Standard deviation of ln(g moved / g) about its nominal value."""
 
 UNKNOWN = 4.0
-"""The same for a pot that is held to be faulty."""
+"""The same for a pot that is held to be faulty, and for the edge that no pot moves."""
+
+SERIES, SERIES_SPREAD = 2.0, 1.3
+"""Median in ohms of the resistance between a source and its node, and standard deviation of its ln: up to 30 Ω."""
+
+INPUT, INPUT_SPREAD = 1e-7, 1.7
+"""Median in siemens of what a node's meter draws, and standard deviation of its ln: 300 kΩ to a few gigaohms."""
 
 OPEN, SHORTED = -6.0, 4.0
 """Where the search for a faulty pot's ln g starts, next to its nominal value."""
@@ -28,9 +34,6 @@ CORNER = 5.0
 
 IGNORED = 4.0
 """Loss (squared standard deviations) of a reading that is left out."""
-
-LEAK = 1e-9
-"""Conductance from each node to ground, so that a part of the board that nothing drives still has a potential."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Readings:
     """R measured rows: ``drives`` (R, T) in test volts, NaN floating; ``pot`` (R,) the pot that was moved, −1 none.
 
     ``values`` (R, N + T): node potentials, then terminal currents, both less those with all terminals at 0 V;
-    ``usable`` likewise; ``sigma`` (N + T,) their standard deviations.
+    ``usable`` likewise; ``sigma`` (R, N + T) their standard deviations.
     """
 
     drives: FloatArray
@@ -81,78 +84,147 @@ class Readings:
     sigma: FloatArray
 
     def joined(self, other: "Readings") -> "Readings":
-        """Return both sets of rows as one, with the first one's deviations."""
+        """Return both sets of rows as one."""
         return Readings(
             np.concatenate([self.drives, other.drives]),
             np.concatenate([self.pot, other.pot]),
             np.concatenate([self.values, other.values]),
             np.concatenate([self.usable, other.usable]),
-            self.sigma,
+            np.concatenate([self.sigma, other.sigma]),
         )
 
     def of(self, rows: IntArray | BoolArray) -> "Readings":
         """Return some of the rows."""
-        return Readings(self.drives[rows], self.pot[rows], self.values[rows], self.usable[rows], self.sigma)
+        return Readings(self.drives[rows], self.pot[rows], self.values[rows], self.usable[rows], self.sigma[rows])
+
+
+@dataclass(frozen=True)
+class Values:
+    """Logarithms of what a board consists of, in the model's units.
+
+    ``log_g`` (M,): each edge's conductance at rest. ``log_move`` (M,): the factor by which each pot moves it.
+    ``log_series`` (T,): the resistance of each source and its leads. ``log_input`` (N,): the input conductance of the
+    meter at each node.
+    """
+
+    log_g: FloatArray
+    log_move: FloatArray
+    log_series: FloatArray
+    log_input: FloatArray
+
+    @property
+    def joined(self) -> FloatArray:
+        """Return all as one vector (2M + T + N,)."""
+        return np.concatenate([self.log_g, self.log_move, self.log_series, self.log_input])
+
+    def like(self, joined: FloatArray) -> "Values":
+        """Return a vector (2M + T + N,) taken apart."""
+        n_edges, n_terminals = len(self.log_g), len(self.log_series)
+        return Values(*np.split(joined, [n_edges, 2 * n_edges, 2 * n_edges + n_terminals]))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The most likely ln g of each edge (M,) and ln of each pot's move (M,), and the ``cost`` of what is left over.
+    """The most likely values under a wiring, and the ``cost`` of what is left over.
 
-    ``strain`` is the largest deviation of a conductance or a move from its nominal value, in standard deviations.
+    ``strain`` is the largest deviation of a value from its nominal one, in standard deviations.
     """
 
     wires: Wires
-    log_g: FloatArray
-    log_move: FloatArray
+    values: Values
     cost: float
     strain: float
 
 
 @dataclass(frozen=True)
+class Solved:
+    """The model's answer to R rows: ``seen`` (R, N + T), and the arrays it was found with."""
+
+    seen: FloatArray
+    held: BoolArray
+    resistance: FloatArray
+    conductances: FloatArray
+    potentials: FloatArray
+    currents: FloatArray
+    inverse: FloatArray
+    laplacian: FloatArray
+
+
+@dataclass(frozen=True)
 class BoardModel:
-    """The board's network with the nominal conductance of every pot at rest and moved, each (M,)."""
+    """The board's network with the nominal conductance of every pot at rest and moved, each (M,) in ``unit`` S."""
 
     network: Network
     base: FloatArray
     moved: FloatArray
+    unit: float
     incidence: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "incidence", self.network.incidence.toarray())
 
-    def nominal(self, wires: Wires) -> tuple[FloatArray, FloatArray]:
-        """Return the nominal ln g of every edge and the ln of every pot's move, (M,) each, under a wiring."""
-        at_edge = np.log(self.base)
-        wired = np.flatnonzero(wires.pot_edge >= 0)
-        at_edge[wires.pot_edge[wired]] = np.log(self.base[wired])
-        return at_edge, np.log(self.moved / self.base)
+    def nominal(self) -> Values:
+        """Return what every value should be."""
+        return Values(
+            np.log(self.base),
+            np.log(self.moved / self.base),
+            np.full(len(self.network.terminals), np.log(SERIES * self.unit)),
+            np.full(self.network.n_nodes, np.log(INPUT / self.unit)),
+        )
 
-    def predict(self, readings: Readings, wires: Wires, log_g: FloatArray, log_move: FloatArray) -> FloatArray:
+    def expected(self, wires: Wires) -> Values:
+        """Return what every value should be under a wiring: an edge has the conductance of the pot that moves it."""
+        values = self.nominal()
+        wired = np.flatnonzero(wires.pot_edge >= 0)
+        at_edge = values.log_g.copy()
+        at_edge[wires.pot_edge[wired]] = values.log_g[wired]
+        return replace(values, log_g=at_edge)
+
+    def guess(self, wires: Wires, known: Fit) -> Values:
+        """Return the expected values, with the fitted ones of pots already known to be faulty and of strays."""
+        values, loose = self.expected(wires), _unknown(known.wires)
+        return replace(
+            known.values,
+            log_g=np.where(loose, known.values.log_g, values.log_g),
+            log_move=np.where(known.wires.loose, known.values.log_move, values.log_move),
+        )
+
+    def predict(self, readings: Readings, wires: Wires, values: Values) -> FloatArray:
         """Return what every row should have read, (R, N + T)."""
-        return self._solve(readings, wires, log_g, log_move)[0]
+        return self._solve(readings, wires, values).seen
 
     def fit(self, readings: Readings, wires: Wires, *, rounds: int = 8, start: Fit | None = None) -> Fit:
-        """Return the conductances that explain readings best: damped Gauss-Newton on Cauchy's loss and the prior."""
+        """Return the values that explain readings best: damped Gauss-Newton on Cauchy's loss and the prior."""
         n_edges = self.network.n_edges
-        prior = np.concatenate(self.nominal(wires))
-        spread = np.repeat([TOLERANCE, MOVE_TOLERANCE], n_edges)
-        spread[np.tile(wires.loose, 2)] = UNKNOWN
+        expected = self.expected(wires)
+        prior = expected.joined
+        unknown = _unknown(wires)
+        spread = np.concatenate(
+            [
+                np.where(unknown, UNKNOWN, TOLERANCE),
+                np.where(wires.loose, UNKNOWN, MOVE_TOLERANCE),
+                np.full(len(expected.log_series), SERIES_SPREAD),
+                np.full(len(expected.log_input), INPUT_SPREAD),
+            ]
+        )
         place = prior.copy()
-        before = wires.loose & start.wires.loose if start is not None else np.zeros(n_edges, dtype=np.bool_)
+        before = np.zeros(n_edges, dtype=np.bool_)
         if start is not None:
-            place[np.tile(before, 2)] = np.concatenate([start.log_g, start.log_move])[np.tile(before, 2)]
+            before = wires.loose & start.wires.loose
+            known = np.concatenate([before, before, np.ones(len(prior) - 2 * n_edges, dtype=np.bool_)])
+            place[known] = start.values.joined[known]
         cost = self._cost(readings, wires, place, prior, spread)
         # Far from its nominal value a pot's slope vanishes, so open and shorted pots are tried as they are.
-        for far in (OPEN, SHORTED):
+        new = np.flatnonzero(unknown & ~before)
+        for far in (OPEN, SHORTED) if len(new) else ():
             other = place.copy()
-            other[:n_edges][wires.loose & ~before] += far
+            other[new] += far
             there = self._cost(readings, wires, other, prior, spread)
             if there < cost:
                 place, cost = other, there
         for _ in range(rounds):
-            hessian, downhill = self._normal_equations(readings, wires, place)
-            hessian[np.diag_indices(2 * n_edges)] += spread**-2
+            hessian, downhill = self._normal_equations(readings, wires, expected.like(place))
+            hessian[np.diag_indices(len(prior))] += spread**-2
             step = np.linalg.solve(hessian, downhill - (place - prior) / spread**2)
             step *= min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
             for _ in range(6):
@@ -166,18 +238,11 @@ class BoardModel:
             if gained < 0.01 + 1e-4 * cost:
                 break
         strain = float(np.abs((place - prior) / spread).max())
-        return Fit(wires, place[:n_edges], place[n_edges:], cost, strain)
+        return Fit(wires, expected.like(place), cost, strain)
 
     def nominal_cost(self, readings: Readings, wires: Wires, known: Fit) -> float:
-        """Return the cost at nominal conductances (those of pots already known to be faulty as fitted)."""
-        log_g, log_move = self.guess(wires, known)
-        return float(self.misfit(readings, wires, self.predict(readings, wires, log_g, log_move)).sum())
-
-    def guess(self, wires: Wires, known: Fit) -> tuple[FloatArray, FloatArray]:
-        """Return nominal ln g and ln moves, with the fitted ones of pots already known to be faulty."""
-        log_g, log_move = self.nominal(wires)
-        loose = known.wires.loose
-        return np.where(loose, known.log_g, log_g), np.where(loose, known.log_move, log_move)
+        """Return the cost at the guessed values."""
+        return float(self.misfit(readings, wires, self.predict(readings, wires, self.guess(wires, known))).sum())
 
     def misfit(self, readings: Readings, wires: Wires, predicted: FloatArray) -> FloatArray:
         """Return Cauchy's loss of every reading, (R, N + T), 0 where there is none."""
@@ -196,74 +261,81 @@ class BoardModel:
     def _cost(
         self, readings: Readings, wires: Wires, place: FloatArray, prior: FloatArray, spread: FloatArray
     ) -> float:
-        n_edges = self.network.n_edges
-        predicted = self.predict(readings, wires, place[:n_edges], place[n_edges:])
+        predicted = self.predict(readings, wires, self.nominal().like(place))
         return float(self.misfit(readings, wires, predicted).sum() + (((place - prior) / spread) ** 2).sum())
 
-    def _normal_equations(self, readings: Readings, wires: Wires, place: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the weighted JᵀJ and Jᵀr over ln g (M,) and ln moves (M,)."""
-        network, n_edges = self.network, self.network.n_edges
-        predicted, conductances, voltages, inverse, laplacian = self._solve(
-            readings, wires, place[:n_edges], place[n_edges:]
-        )
-        # dV = −A⁻¹ d_f (g_f v_f), with the rows of A that hold a source left as they are.
-        held = self._held(readings, wires)[0]
-        carried = (conductances * voltages)[:, None, :]
-        slope = -np.where(held[:, :, None], 0.0, self.incidence) * carried
-        potentials = inverse @ slope
-        currents = self.incidence * carried + laplacian @ potentials
-        rows, terminals = len(readings.pot), len(network.terminals)
-        jacobian = np.zeros((rows, network.n_nodes + terminals, 2 * n_edges))
-        read = np.flatnonzero(wires.meter_node >= 0)
-        jacobian[:, read, :n_edges] = wires.meter_gain[read][:, None] * potentials[:, wires.meter_node[read]]
+    def _normal_equations(self, readings: Readings, wires: Wires, values: Values) -> tuple[FloatArray, FloatArray]:
+        """Return the weighted JᵀJ and Jᵀr over all values (2M + T + N,)."""
+        network, n_edges, n_nodes = self.network, self.network.n_edges, self.network.n_nodes
+        n_terminals, rows = len(network.terminals), len(readings.pot)
+        solved = self._solve(readings, wires, values)
+        carried = (solved.conductances * network.edge_voltages(solved.potentials))[:, None, :]
+        # What each value adds to the current out of each node at fixed potentials, then to the rows of A V = b.
+        out = np.zeros((rows, n_nodes, n_edges + n_terminals + n_nodes))
+        out[:, :, :n_edges] = self.incidence * carried
+        nodes = np.arange(n_nodes)
+        out[:, nodes, n_edges + n_terminals + nodes] = np.exp(values.log_input) * solved.potentials
+        added = np.where(solved.held, solved.resistance, 1.0)[:, :, None] * out
         wired = np.flatnonzero(wires.source_node >= 0)
+        for terminal in wired.tolist():
+            node = wires.source_node[terminal]
+            drop = solved.resistance[:, node] * solved.currents[:, node]
+            added[:, node, n_edges + terminal] = np.where(np.isnan(readings.drives[:, terminal]), 0.0, drop)
+        potentials = -solved.inverse @ added
+        currents = out + solved.laplacian @ potentials
+        jacobian = np.zeros((rows, n_nodes + n_terminals, 2 * n_edges + n_terminals + n_nodes))
+        places = np.concatenate([np.arange(n_edges), np.arange(2 * n_edges, jacobian.shape[2])])
+        read = np.flatnonzero(wires.meter_node >= 0)
+        jacobian[:, read[:, None], places] = wires.meter_gain[read][:, None] * potentials[:, wires.meter_node[read]]
         sign = np.where(wires.source_gain < 0, -1.0, 1.0)[wired]
-        jacobian[:, network.n_nodes + wired, :n_edges] = sign[:, None] * currents[:, wires.source_node[wired]]
+        jacobian[:, (n_nodes + wired)[:, None], places] = sign[:, None] * currents[:, wires.source_node[wired]]
         moving = np.flatnonzero((readings.pot >= 0) & (wires.pot_edge[readings.pot] >= 0))
         pots = readings.pot[moving]
         jacobian[moving, :, n_edges + pots] = jacobian[moving, :, wires.pot_edge[pots]]
-        residual = self._residual(readings, wires, predicted)
+        residual = self._residual(readings, wires, solved.seen)
         counted = (residual != 0.0) / readings.sigma
         weight = 1.0 / (1.0 + (residual / CORNER) ** 2)
-        scaled = (jacobian * counted[..., None]).reshape(-1, 2 * n_edges)
+        scaled = (jacobian * counted[..., None]).reshape(-1, jacobian.shape[2])
         return scaled.T @ (scaled * weight.reshape(-1, 1)), scaled.T @ (residual * weight).ravel()
 
-    def _held(self, readings: Readings, wires: Wires) -> tuple[BoolArray, FloatArray]:
-        """Return which nodes are held (R, N), and at what."""
-        shape = (len(readings.pot), self.network.n_nodes)
-        held, level = np.zeros(shape, dtype=np.bool_), np.zeros(shape)
+    def _solve(self, readings: Readings, wires: Wires, values: Values) -> Solved:
+        network, rows = self.network, len(readings.pot)
+        logs = np.tile(values.log_g, (rows, 1))
+        moving = np.flatnonzero((readings.pot >= 0) & (wires.pot_edge[readings.pot] >= 0))
+        pots = readings.pot[moving]
+        logs[moving, wires.pot_edge[pots]] += values.log_move[pots]
+        conductances = np.exp(np.clip(logs, -18.0, 18.0))
+        unit = np.eye(network.n_nodes)
+        laplacian = (self.incidence * conductances[:, None, :]) @ self.incidence.T
+        laplacian += np.diag(np.exp(np.clip(values.log_input, -18.0, 18.0)))
+        held = np.zeros((rows, network.n_nodes), dtype=np.bool_)
+        level, resistance = np.zeros(held.shape), np.zeros(held.shape)
+        ohms = np.exp(np.clip(values.log_series, -18.0, 18.0))
         for terminal, node in enumerate(wires.source_node.tolist()):
             if node >= 0:
                 driven = ~np.isnan(readings.drives[:, terminal])
                 held[driven, node] = True
                 level[driven, node] = wires.source_gain[terminal] * readings.drives[driven, terminal]
-        return held, level
-
-    def _solve(
-        self, readings: Readings, wires: Wires, log_g: FloatArray, log_move: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-        network = self.network
-        logs = np.tile(log_g, (len(readings.pot), 1))
-        moving = np.flatnonzero((readings.pot >= 0) & (wires.pot_edge[readings.pot] >= 0))
-        pots = readings.pot[moving]
-        logs[moving, wires.pot_edge[pots]] += log_move[pots]
-        conductances = np.exp(np.clip(logs, -18.0, 18.0))
-        laplacian = (self.incidence * conductances[:, None, :]) @ self.incidence.T
-        held, level = self._held(readings, wires)
-        unit = np.eye(network.n_nodes)
-        inverse = np.linalg.inv(np.where(held[:, :, None], unit, laplacian + LEAK * unit))
+                resistance[driven, node] = ohms[terminal]
+        # At a node that is held: V + R I = level, with the current I into the board.
+        matrix = np.where(held[:, :, None], unit + resistance[:, :, None] * laplacian, laplacian)
+        inverse = np.linalg.inv(matrix)
         potentials = (inverse @ level[:, :, None])[:, :, 0]
         currents = (laplacian @ potentials[:, :, None])[:, :, 0]
         seen = np.where(wires.meter_node >= 0, wires.meter_gain * potentials[:, wires.meter_node], 0.0)
         sign = np.where(wires.source_gain < 0, -1.0, 1.0)
         given = np.where(wires.source_node >= 0, sign * currents[:, wires.source_node], 0.0)
-        return (
-            np.hstack([seen, given]),
-            conductances,
-            network.edge_voltages(potentials),
-            inverse,
-            laplacian,
+        return Solved(
+            np.hstack([seen, given]), held, resistance, conductances, potentials, currents, inverse, laplacian
         )
+
+
+def _unknown(wires: Wires) -> BoolArray:
+    """Return the edges (M,) whose conductance nothing says: those of faulty pots and those that no pot moves."""
+    moved = np.zeros(len(wires.loose), dtype=np.bool_)
+    moved[wires.pot_edge[wires.pot_edge >= 0]] = True
+    unknown: BoolArray = wires.loose | ~moved
+    return unknown
 
 
 def with_source(wires: Wires, terminal: int, node: int, gain: float = 1.0) -> Wires:

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.preflight_model import (
     BoardModel,
     Fit,
     Readings,
+    Values,
     Wires,
     ignoring,
     with_loose_pot,
@@ -25,6 +27,9 @@ CONVINCING = 25.0
 AS_LIKELY = 10.0
 """Difference of costs below which two explanations cannot be told apart."""
 
+PER_FAULT = 8.0
+"""Cost of each further fault: of two explanations the one with fewer faults is the likelier."""
+
 PLAIN = 9.0
 """Loss (squared standard deviations) of a single reading that calls for no explanation."""
 
@@ -32,15 +37,25 @@ MOST_FAULTS = 12
 """Faults after which the search gives up: a board with more needs rewiring, not a longer list."""
 
 SHORTLIST = 3
-"""Candidates of each kind that are fitted in full."""
+"""Candidates of each kind that are fitted in full on a large board; on a small one as many as SMALL edges allow."""
+
+SMALL = 64
+
+FINAL_ROUNDS = 30
+
+BRANCHES, BRANCHING = 3, 2
+"""Equally good explanations that are followed further, and for how many faults."""
+
+DEVIATION = 9.0
+"""Cost a pot must explain to be taken as permuted with others."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The most likely wiring, and where a choice was a toss-up, the fits (before, chosen, rival)."""
+    """The most likely wiring, and the others that explain the readings about as well."""
 
     fit: Fit
-    rivals: tuple[tuple[Fit, Fit, Fit], ...] = ()
+    rivals: tuple[Fit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,57 +71,91 @@ class Freedom:
 
 
 def explain(model: BoardModel, readings: Readings, freedom: Freedom, stated: Wires) -> Explanation:
-    """Return the wiring that explains the readings (R rows) with the fewest faults, found greedily."""
-    fit = model.fit(readings, stated)
-    rivals: list[tuple[Fit, Fit, Fit]] = []
-    for _ in range(MOST_FAULTS):
-        if fit.cost < CONVINCING or _is_smooth(model, readings, fit):
+    """Return the wirings that explain the readings (R rows) with the fewest faults, found one fault at a time."""
+    fits, terminals = [model.fit(readings, stated)], np.array(model.network.terminals)
+    for step in range(MOST_FAULTS):
+        if fits[0].cost < CONVINCING or _is_smooth(model, readings, fits[0]):
             break
-        rough = [model.fit(readings, wires, rounds=3, start=fit) for wires in _shortlist(model, readings, freedom, fit)]
-        if not rough:
+        better: list[Fit] = []
+        for fit in fits[: BRANCHES if step < BRANCHING else 1]:
+            better += _one_fault_more(model, readings, freedom, fit, [each.wires for each in better])
+        if not better:
             break
-        bound = min(each.cost for each in rough) + 50.0
-        fits = [model.fit(readings, each.wires, start=fit) for each in rough if each.cost < bound]
-        fits = [each for each in fits if _is_fault(model, each, fit)]
-        if not fits:
-            break
-        least = min(each.cost for each in fits)
-        if fit.cost - least < CONVINCING:
+        least = min(_rank(each, terminals) for each in better)
+        if _rank(fits[0], terminals) + PER_FAULT - least < CONVINCING:
             break
         # The list runs from likely faults to unlikely ones: of equally good explanations the first is taken.
-        best, *others = [each for each in fits if each.cost < least + AS_LIKELY]
-        rivals += [(fit, best, each) for each in others]
-        fit = best
-    return Explanation(fit, tuple(rivals))
+        fits = [each for each in better if _rank(each, terminals) < least + AS_LIKELY]
+    final = [model.fit(readings, each.wires, rounds=FINAL_ROUNDS, start=each) for each in fits]
+    return Explanation(final[0], tuple(final[1:]))
+
+
+def _one_fault_more(
+    model: BoardModel, readings: Readings, freedom: Freedom, fit: Fit, known: Sequence[Wires]
+) -> list[Fit]:
+    """Return fits of the most promising wirings that differ from one fit by a single fault."""
+    found = {_signature(wires) for wires in known}
+    candidates = []
+    for wires in _shortlist(model, readings, freedom, fit):
+        if _signature(wires) not in found:
+            found.add(_signature(wires))
+            candidates.append(wires)
+    rough = [model.fit(readings, wires, rounds=3, start=fit) for wires in candidates]
+    bound = min((each.cost for each in rough), default=0.0) + 50.0
+    fits = [model.fit(readings, each.wires, start=fit) for each in rough if each.cost < bound]
+    return [each for each in fits if _is_fault(model, each, fit)]
+
+
+def _rank(fit: Fit, terminals: IntArray) -> float:
+    """Return the cost with that of the number of faults; two exchanged wires are one fault."""
+    wires = fit.wires
+    sources = wires.source_node != terminals
+    own = np.isin(np.arange(len(wires.meter_node)), terminals[sources])
+    meters = (wires.meter_node != np.arange(len(wires.meter_node))) & ~own
+    pots = wires.pot_edge != np.arange(len(wires.pot_edge))
+    gains = (wires.source_gain != 1.0).sum() + (wires.meter_gain > 0)[wires.meter_gain != 1.0].sum()
+    exchanged = sum(float(np.ceil(each.sum() / 2)) for each in (sources, meters, pots))
+    return fit.cost + PER_FAULT * (exchanged + float(gains) + float(wires.loose.sum()))
+
+
+def _signature(wires: Wires) -> bytes:
+    arrays = (wires.source_node, wires.source_gain, wires.meter_node, np.round(wires.meter_gain, 6), wires.pot_edge)
+    return b"".join(each.tobytes() for each in (*arrays, wires.loose, wires.ignored))
 
 
 def _is_fault(model: BoardModel, fit: Fit, before: Fit) -> bool:
     """Return whether a pot newly held to be faulty came out as anything else than a sound one."""
-    log_g, log_move = model.nominal(fit.wires)
-    sound = (np.abs(fit.log_g - log_g) < 0.7) & (np.abs(fit.log_move - log_move) < 0.3 * np.abs(log_move))
+    due, is_ = model.expected(fit.wires), fit.values
+    sound = (np.abs(is_.log_g - due.log_g) < 0.7) & (np.abs(is_.log_move - due.log_move) < 0.3 * np.abs(due.log_move))
     return not (sound & fit.wires.loose & ~before.wires.loose).any()
 
 
 def _is_smooth(model: BoardModel, readings: Readings, fit: Fit) -> bool:
     """Return whether nothing stands out of the noise, so that there is nothing to look for."""
-    losses = model.misfit(readings, fit.wires, model.predict(readings, fit.wires, fit.log_g, fit.log_move))
-    return bool(fit.strain**2 < PLAIN and losses.max() < PLAIN and losses.sum() < 0.7 * readings.usable.sum())
+    losses = model.misfit(readings, fit.wires, model.predict(readings, fit.wires, fit.values))
+    return bool(
+        fit.strain**2 < PLAIN
+        and losses.max() < PLAIN
+        and losses.sum() < 0.7 * readings.usable.sum()
+        and pot_losses_now(model, readings, fit.wires, fit.values).max() < CONVINCING
+    )
 
 
 def _shortlist(model: BoardModel, readings: Readings, freedom: Freedom, fit: Fit) -> list[Wires]:
     """Return the most promising single faults of every kind beyond those of the fit."""
     wires = fit.wires
-    log_g, log_move = model.guess(wires, fit)
+    values = model.guess(wires, fit)
     chosen: list[Wires] = []
+    most = max(SHORTLIST, SMALL // model.network.n_edges)
     for kind in (_lost_sources(model, wires, freedom), _crossed_sources(model, wires, freedom)):
         costs = [(model.nominal_cost(readings, each, fit), index, each) for index, each in enumerate(kind)]
-        chosen += [each for _, _, each in sorted(costs, key=lambda cost: cost[:2])[:SHORTLIST]]
+        chosen += [each for _, _, each in sorted(costs, key=lambda cost: cost[:2])[:most]]
     for gains in (
-        _meter_gains(model, readings, freedom, wires, log_g, log_move),
-        _meter_swaps(model, readings, freedom, wires, log_g, log_move),
-        *_pot_faults(model, readings, fit, log_g, log_move),
+        _meter_gains(model, readings, freedom, wires, values),
+        _meter_swaps(model, readings, freedom, wires, values),
+        *_pot_faults(model, readings, fit, values),
     ):
-        chosen += [each for _, _, each in sorted(gains, key=lambda gain: (-gain[0], gain[1]))[:SHORTLIST]]
+        chosen += [each for _, _, each in sorted(gains, key=lambda gain: (-gain[0], gain[1]))[:most]]
     return chosen
 
 
@@ -160,13 +209,11 @@ def _crossed_sources(model: BoardModel, wires: Wires, freedom: Freedom) -> Itera
         yield replace(crossed, meter_node=meters)
 
 
-def _meter_losses(
-    model: BoardModel, readings: Readings, wires: Wires, log_g: FloatArray, log_move: FloatArray, gain: float = 1.0
-) -> FloatArray:
+def _meter_losses(model: BoardModel, readings: Readings, wires: Wires, values: Values, gain: float = 1.0) -> FloatArray:
     """Return the cost (N, N) of meter n reading node m, a row per meter."""
     n_nodes = model.network.n_nodes
     plain = replace(wires, meter_node=np.arange(n_nodes), meter_gain=np.ones(n_nodes))
-    potentials = gain * model.predict(readings, plain, log_g, log_move)[:, :n_nodes]
+    potentials = gain * model.predict(readings, plain, values)[:, :n_nodes]
     losses = np.empty((n_nodes, n_nodes))
     rest = np.zeros((len(readings.pot), readings.values.shape[1] - n_nodes))
     for node in range(n_nodes):
@@ -175,10 +222,8 @@ def _meter_losses(
     return losses
 
 
-def _meter_swaps(
-    model: BoardModel, readings: Readings, freedom: Freedom, wires: Wires, log_g: FloatArray, log_move: FloatArray
-) -> Gains:
-    losses = _meter_losses(model, readings, wires, log_g, log_move)
+def _meter_swaps(model: BoardModel, readings: Readings, freedom: Freedom, wires: Wires, values: Values) -> Gains:
+    losses = _meter_losses(model, readings, wires, values)
     own = {int(model.network.terminals[t]) for t, alone in enumerate(freedom.own) if alone}
     swaps: Gains = []
     free = [meter for meter in freedom.metered if meter not in own and wires.meter_node[meter] >= 0]
@@ -191,11 +236,9 @@ def _meter_swaps(
     return swaps
 
 
-def _meter_gains(
-    model: BoardModel, readings: Readings, freedom: Freedom, wires: Wires, log_g: FloatArray, log_move: FloatArray
-) -> Gains:
+def _meter_gains(model: BoardModel, readings: Readings, freedom: Freedom, wires: Wires, values: Values) -> Gains:
     """Return meters that read nothing, the reverse, or too much or too little."""
-    predicted = model.predict(readings, wires, log_g, log_move)
+    predicted = model.predict(readings, wires, values)
     before = model.misfit(readings, wires, predicted).sum(axis=0)
     gains: Gains = []
     own = {int(model.network.terminals[t]) for t, alone in enumerate(freedom.own) if alone}
@@ -221,26 +264,22 @@ def _meter_gains(
     return gains
 
 
-def pot_losses(
-    model: BoardModel, readings: Readings, wires: Wires, log_g: FloatArray, log_move: FloatArray
-) -> FloatArray:
+def pot_losses(model: BoardModel, readings: Readings, wires: Wires, values: Values) -> FloatArray:
     """Return the cost (M, M + 1) of the rows of pot e where edge f moved, a row per pot; last column: none moved."""
     n_edges = model.network.n_edges
     moving = readings.of(readings.pot >= 0)
     losses = np.zeros((n_edges, n_edges + 1))
     for column, edge in enumerate([*range(n_edges), -1]):
         supposed = replace(wires, pot_edge=np.full(n_edges, edge))
-        loss = model.misfit(moving, wires, model.predict(moving, supposed, log_g, log_move)).sum(axis=1)
+        loss = model.misfit(moving, wires, model.predict(moving, supposed, values)).sum(axis=1)
         losses[:, column] = np.bincount(moving.pot, weights=loss, minlength=n_edges)
     return losses
 
 
-def _pot_faults(
-    model: BoardModel, readings: Readings, fit: Fit, log_g: FloatArray, log_move: FloatArray
-) -> Sequence[Gains]:
+def _pot_faults(model: BoardModel, readings: Readings, fit: Fit, values: Values) -> Sequence[Gains]:
     wires, n_edges = fit.wires, model.network.n_edges
-    losses = pot_losses(model, readings, wires, log_g, log_move)
-    backwards = pot_losses_now(model, readings, wires, log_g, -log_move)
+    losses = pot_losses(model, readings, wires, values)
+    backwards = pot_losses_now(model, readings, wires, replace(values, log_move=-values.log_move))
     now = losses[np.arange(n_edges), wires.pot_edge]
     swaps: Gains = []
     moves: Gains = []
@@ -258,19 +297,26 @@ def _pot_faults(
         if not wires.loose[pot]:
             better = min(float(losses[pot, n_edges]), float(backwards[pot]))
             loose.append((float(now[pot]) - better, pot, with_loose_pot(wires, pot)))
-    astray = np.abs(fit.log_g - model.nominal(wires)[0])
+    astray = np.abs(fit.values.log_g - model.expected(wires).log_g)
     strange: Gains = [
         (float(astray[edge]), edge, with_loose_pot(wires, edge)) for edge in range(n_edges) if not wires.loose[edge]
     ]
-    return loose, strange, moves, swaps
+    # All pots at once, for circles of three and more.
+    matrix = losses[:, :n_edges].copy()
+    matrix[np.arange(n_edges), wires.pot_edge] -= DEVIATION
+    assigned = linear_sum_assignment(matrix)[1]
+    changed = assigned != wires.pot_edge
+    permuted: Gains = []
+    if changed.sum() > 2:
+        gain = float((now - losses[np.arange(n_edges), assigned])[changed].sum())
+        permuted.append((gain, 0, replace(wires, pot_edge=assigned)))
+    return loose, strange, moves, swaps, permuted
 
 
-def pot_losses_now(
-    model: BoardModel, readings: Readings, wires: Wires, log_g: FloatArray, log_move: FloatArray
-) -> FloatArray:
+def pot_losses_now(model: BoardModel, readings: Readings, wires: Wires, values: Values) -> FloatArray:
     """Return the cost (M,) of the rows of each pot under the wiring itself."""
     moving = readings.of(readings.pot >= 0)
-    loss = model.misfit(moving, wires, model.predict(moving, wires, log_g, log_move)).sum(axis=1)
+    loss = model.misfit(moving, wires, model.predict(moving, wires, values)).sum(axis=1)
     total = np.zeros(model.network.n_edges)
     np.add.at(total, moving.pot, loss)
     return total
@@ -280,11 +326,11 @@ def squared_distances(model: BoardModel, readings: Readings, fit: Fit, pots: Int
     """Return how far (squared standard deviations) moving edge f would be from what pot e does, (len(pots), M + 1)."""
     n_edges = model.network.n_edges
     moving = readings.of(readings.pot >= 0)
-    here = model.predict(moving, fit.wires, fit.log_g, fit.log_move)
+    here = model.predict(moving, fit.wires, fit.values)
     far = np.zeros((n_edges, n_edges + 1))
     for column, edge in enumerate([*range(n_edges), -1]):
         supposed = replace(fit.wires, pot_edge=np.full(n_edges, edge))
-        apart = (model.predict(moving, supposed, fit.log_g, fit.log_move) - here) / readings.sigma
+        apart = (model.predict(moving, supposed, fit.values) - here) / moving.sigma
         squares = (np.where(moving.usable, apart, 0.0) ** 2).sum(axis=1)
         far[:, column] = np.bincount(moving.pot, weights=squares, minlength=n_edges)
     return far[pots]
