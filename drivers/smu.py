@@ -4,7 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -22,6 +23,9 @@ NOT_A_NUMBER = 9.9e37
 """SCPI's "not a number" and "infinity" are 9.91e37 and 9.9e37 (SCPI-99, volume 1, 7.2.1.5)."""
 LIMIT_TOLERANCE = 0.01
 """A limit read back may differ from the one asked for by this much, for the instrument's rounding."""
+
+RAMP_PATIENCE = 1.0
+"""Seconds an answer may take while a source that somebody left on is ramped; then it is switched off at once."""
 
 
 @dataclass(frozen=True)
@@ -362,6 +366,14 @@ class Smu(VisaInstrument[SmuModel], ABC):
             return
         self._run(self._make_safe)
 
+    def force_off(self, *, ramp: bool = False) -> None:
+        """Switch the channels off whoever drove them, verify it, then see who answered; needs no ``open``.
+
+        ``ramp`` first brings sourced volts to 0 in steps, where the instrument tells them at once; whatever hinders
+        that is passed over. Raises BoardError naming the instrument that could not be verified to be off.
+        """
+        self._run(lambda: self._force_off(ramp))
+
     # The owner thread's work.
 
     def _prepare(self) -> None:
@@ -619,10 +631,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         """Ramp a channel to zero, switch it off with its relay open, and verify."""
         declared = type(channel)
         if math.isfinite(channel.level) and channel.level != 0 and (channel.mode == "volts" or self._relay is not None):
-            for step in range(self.settings.ramp_steps - 1, -1, -1):
-                self._exchange(
-                    [channel.put(declared.source_volts, channel.level * step / self.settings.ramp_steps)], []
-                )
+            self._ramp(channel, channel.level)
         _forget(channel)
         commands = [channel.put(declared.off_state, "himp"), channel.put(declared.output, False)]
         answer = self._exchange(commands, [declared.output.question(channel)])[0]
@@ -631,8 +640,41 @@ class Smu(VisaInstrument[SmuModel], ABC):
                 f"{channel.label} ({self.resource}) still has its output on after it was told to switch off"
             )
 
+    def _ramp(self, channel: SmuChannel, level: float) -> None:
+        for step in range(self.settings.ramp_steps - 1, -1, -1):
+            volts = level * step / self.settings.ramp_steps
+            self._exchange([channel.put(type(channel).source_volts, volts)], [])
+
     def _stop_safe(self) -> None:
         self._switch_off_afresh()
+
+    def _force_off(self, ramp: bool) -> None:
+        self._drop_session()
+        if not self._channels:
+            self._channels = tuple(self.channel_class(self, name) for name in self.channels)
+        if ramp:
+            patient, self.link = self.link, replace(self.link, timeout=min(RAMP_PATIENCE, self.link.timeout))
+            with suppress(BoardError, InputError):
+                self._ramp_unseen()
+            # What was read out of step there must not be taken for an answer here.
+            self._drop_session()
+            self.link = patient
+        self._switch_off_afresh()
+        # The outputs are off; an open relay besides is good to have. Not every model takes it in every state.
+        with suppress(BoardError):
+            for channel in self._channels:
+                self._exchange([channel.put(type(channel).off_state, "himp")], [])
+
+    def _ramp_unseen(self) -> None:
+        """Ramp to 0 V what another program left on."""
+        self._connect()
+        for channel in self._channels:
+            declared = type(channel)
+            asked: tuple[Property[Any], ...] = (declared.output, declared.source_function, declared.source_volts)
+            answers = self._exchange([], [each.question(channel) for each in asked])
+            is_on, function, level = (each.decode(channel, answer) for each, answer in zip(asked, answers, strict=True))
+            if is_on and function == "volts":
+                self._ramp(channel, level)
 
     def _switch_off_afresh(self) -> None:
         """Open a session, switch all outputs off before anything else, verify, and only then see who answered."""
