@@ -12,9 +12,21 @@ from hilcl.units import Amperes, Seconds, Volts, to_si
 SmuDriver = Literal["keithley2400", "keithley2450", "keithley2600b", "keysight-b2900"]
 ScannerDriver = Literal["daq6510", "34970a"]
 
+LEAST_SILENCE = 2.0
+"""Seconds of silence that a guard may at least be told to act upon: a busy computer can be silent for a while."""
+
 
 def _watchdog(value: object) -> float | None:
     return None if value == "off" else to_si(value, "second")
+
+
+def _guard(value: object) -> float | None:
+    if value == "off":
+        return None
+    seconds = to_si(value, "second")
+    if not LEAST_SILENCE <= seconds <= 3600:
+        raise ValueError(f'is "off", or a silence from {LEAST_SILENCE:g} s to 1 h, not {seconds:g} s')
+    return seconds
 
 
 def _numbers(value: list[object], lowest: int) -> list[int]:
@@ -146,7 +158,10 @@ class WiringSection(Section):
 
 
 class BenchSection(Section):
-    """The instruments of a bench, their wiring, and how long and how often is waited and measured."""
+    """The instruments of a bench, their wiring, and how long and how often is waited and measured.
+
+    ``guard``: seconds of silence of this program after which the guard makes the bench safe; None for no guard.
+    """
 
     instruments: dict[str, Instrument]
     wiring: WiringSection
@@ -154,6 +169,7 @@ class BenchSection(Section):
     averages: Whole = Field(default=1, ge=1, le=65_535)
     retries: Whole = Field(default=2, ge=0, le=10)
     visa: str = "@py"
+    guard: Annotated[float | None, BeforeValidator(_guard)] = 30.0
 
     @field_validator("instruments")
     @classmethod

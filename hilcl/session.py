@@ -33,7 +33,14 @@ from hilcl.training import BestState, Checkpoint, Step, StepFigures, residual_of
 
 Backend = Literal["sim", "emulated", "bench"]
 
-FREE_TO_CHANGE = (("learning", "epochs"), ("learning", "stop"), ("learning", "keep"), ("store",), ("bench", "visa"))
+FREE_TO_CHANGE = (
+    ("learning", "epochs"),
+    ("learning", "stop"),
+    ("learning", "keep"),
+    ("store",),
+    ("bench", "visa"),
+    ("bench", "guard"),
+)
 """Keys that may differ when a run is resumed: they do not touch the trajectory."""
 
 FREE_OF_INSTRUMENTS = {"resource", "timeout", "baud", "turnaround", "boot_time", "watchdog"}
