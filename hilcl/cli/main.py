@@ -16,6 +16,7 @@ COMMANDS = {
     "calibrate": ("hilcl.cli.calibrate", "Measure what every code of every pot is worth, in place."),
     "calibration": ("hilcl.cli.calibration", "Show, compare or plot calibration files."),
     "twin": ("hilcl.cli.calibration", "Replay a run on the digital twin of its board."),
+    "safe": ("hilcl.cli.safe", "Switch off and make safe every instrument of a bench."),
     "emulate": ("hilcl.cli.emulate", "Serve the emulated bench of an experiment file."),
     "runs": ("hilcl.cli.runs", "List the runs in a store."),
     "show": ("hilcl.cli.runs", "Show one run."),
