@@ -38,6 +38,7 @@ def check(experiment: Path, backend: "Backend | None", volts: float | None) -> N
     from hilcl.calibration_session import prepare_calibrated
     from hilcl.cli.signals import signals_interrupt
     from hilcl.experiment import Experiment
+    from hilcl.guard import guard_log, guarded
     from hilcl.session import open_board
 
     preparation = prepare_calibrated(Experiment.load(experiment))
@@ -47,7 +48,9 @@ def check(experiment: Path, backend: "Backend | None", volts: float | None) -> N
         volts = _test_volts(preparation, volts)
     elif volts is not None:
         raise click.UsageError("--volts is for a bench: add --backend emulated or bench")
+    log = guard_log(Path(preparation.experiment.store.file))
     with signals_interrupt(), ExitStack() as opened:
+        opened.enter_context(guarded(preparation.experiment, backend or "sim", log))
         # A bench is checked before anything on it is calibrated, which miswiring would upset.
         board = opened.enter_context(open_board(preparation, backend or "sim", calibrate=not on_bench))
         _describe(preparation, board)

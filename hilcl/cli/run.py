@@ -15,7 +15,10 @@ from hilcl.cli.signals import signals_interrupt
 from hilcl.errors import BoardError, InputError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hilcl.board import Board
+    from hilcl.guard import Guard
     from hilcl.preparation import Preparation
     from hilcl.session import Backend, Run
     from hilcl.store import Store
@@ -45,6 +48,7 @@ def run(
     """
     from hilcl.calibration_session import prepare_calibrated
     from hilcl.experiment import Experiment
+    from hilcl.guard import guard_log, guarded
     from hilcl.session import Run, innermost, open_board
     from hilcl.store import Store
 
@@ -61,8 +65,10 @@ def run(
     with signals_interrupt(), ExitStack() as opened:
         if resume is not None:
             store = opened.enter_context(Store(location, create=False))
+            guard = opened.enter_context(guarded(loaded, store.run(resume).backend, guard_log(location)))
             session = Run.resume(preparation, store, resume, backend)
         else:
+            guard = opened.enter_context(guarded(loaded, backend or "sim", guard_log(location)))
             # The board first: one that cannot be opened must leave no store behind.
             board = opened.enter_context(open_board(preparation, backend or "sim"))
             store = opened.enter_context(Store(location, create=True))
@@ -77,7 +83,7 @@ def run(
         started = time.perf_counter()
         try:
             with session:
-                done = _watched(session, loaded.learning.epochs)
+                done = _watched(session, loaded.learning.epochs, guard)
                 summary = session.finish()
         except (KeyboardInterrupt, BoardError, StoreError) as error:
             raise BoardError(_how_to_go_on(error, session, experiment, location)) from error
@@ -130,12 +136,20 @@ def _start(
     return Run.start(preparation, store, wanted, backend, board)
 
 
-def _watched(session: "Run", epochs: int) -> int:
+def _steps(session: "Run", guard: "Guard | None") -> "Iterator[Step]":
+    """Train as long as the guard, if there is one, is there."""
+    for step in session.steps():
+        if guard is not None:
+            guard.check()
+        yield step
+
+
+def _watched(session: "Run", epochs: int, guard: "Guard | None") -> int:
     """Train with a live line where there is a terminal; return the number of epochs of this sitting."""
     import sys
 
     if sys.stderr is None or not sys.stderr.isatty():
-        return sum(1 for _ in session.steps())
+        return sum(1 for _ in _steps(session, guard))
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -161,7 +175,7 @@ def _watched(session: "Run", epochs: int) -> int:
                 rate=f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}",
             )
 
-        for step in session.steps():
+        for step in _steps(session, guard):
             done += 1
             now = time.perf_counter()
             if now - drawn > 1.0 / REDRAWS_PER_SECOND:
