@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hilcl.calibration.file import Calibration
     from hilcl.calibration.parameters import CalibrationResult
     from hilcl.calibration.procedure import Progress
+    from hilcl.guard import Guard
     from hilcl.session import Backend
 
 VOIDING = ("swapped pots", "swapped channels", "drifted reference", "misfit")
@@ -51,6 +52,7 @@ def calibrate(
     from hilcl.calibration_session import calibration_steps, default_path, usable_codes
     from hilcl.cli.signals import signals_interrupt
     from hilcl.experiment import Experiment
+    from hilcl.guard import guard_log, guarded
     from hilcl.preparation import prepare
     from hilcl.session import device_identities, open_board
 
@@ -63,9 +65,10 @@ def calibrate(
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is not a folder: make it, or choose another place with --output")
     with signals_interrupt(), ExitStack() as opened:
+        guard = opened.enter_context(guarded(loaded, backend or "sim", guard_log(target)))
         board = opened.enter_context(open_board(preparation, backend or "sim"))
         identities = device_identities(board, preparation)
-        result = _watched(calibration_steps(preparation, board), experiment.stem)
+        result = _watched(calibration_steps(preparation, board), experiment.stem, guard)
     calibration = Calibration.of(
         result,
         identities=identities,
@@ -100,7 +103,7 @@ def _refuse_worthless(calibration: "Calibration", target: Path, *, force: bool) 
         )
 
 
-def _watched(steps: "Iterator[Progress]", name: str) -> "CalibrationResult":
+def _watched(steps: "Iterator[Progress]", name: str, guard: "Guard | None") -> "CalibrationResult":
     """Go through a calibration with a live line where there is a terminal, else a line for each stage."""
     from hilcl.calibration.tables import duration
 
@@ -119,6 +122,8 @@ def _watched(steps: "Iterator[Progress]", name: str) -> "CalibrationResult":
             bar = bars.add_task(name, total=None, eta="")
         for progress in steps:
             result = progress.result or result
+            if guard is not None:
+                guard.check()
             if progress.forecast is not None and not said:
                 said = True
                 click.echo(progress.message)
