@@ -169,7 +169,7 @@ def diagnose(
             break
         best, best_reduced = None, solution.reduced() / EXPLAINS
         few = _some(held, len(solution.prior.free))
-        for hypothesis in _hypotheses(solution.model, held, noise, spec, metered, ammeters):
+        for hypothesis in _hypotheses(solution.model, few, noise, spec, metered, ammeters):
             records_of, metered_of, constant_of = _apply(hypothesis, few, metered, constant)
             try:
                 found, _ = _fit_with_constants(
