@@ -277,6 +277,7 @@ def watch_reference(calibration: Calibration, *, floor: float = LAW_FLOOR) -> Wa
         current_noise=np.maximum(np.nan_to_num(sources.ammeter_noise), resolution),
         current_offset_u=of_sources[4 * terminals :] + resolution,
         current_gain_u=of_sources[3 * terminals : 4 * terminals] + 1e-5,
+        load=np.where(known, meters.leak, 0.0),
         floor=floor,
     )
 

@@ -117,11 +117,15 @@ class TableRecord(Record):
 
 
 class MetersRecord(Record):
-    """What each node's meter shows, gain·volts + offset; null at a node without one. Covariance: gains, offsets."""
+    """What each node's meter shows, gain·volts + offset; null at a node without one. Covariance: gains, offsets.
+
+    ``leak_siemens``: what each meter puts between its node and ground.
+    """
 
     gain: Row
     offset_volts: Row
     noise_volts: Row
+    leak_siemens: float = Field(default=0.0, ge=0)
     statistical: CovarianceRecord
     instrument: CovarianceRecord
 
@@ -297,6 +301,7 @@ class Calibration(Record):
                 gain=_row(result.meters.gain),
                 offset_volts=_row(result.meters.offset),
                 noise_volts=_row(result.meters.noise),
+                leak_siemens=max(0.0, float(result.meters.leak)),
                 statistical=_covariance_record(result.meters.statistical, 1),
                 instrument=_covariance_record(result.meters.instrument, 1),
             ),
@@ -410,6 +415,7 @@ class Calibration(Record):
             _matrix(record.statistical, 2 * count, 1),
             _matrix(record.instrument, 2 * count, 1),
             _array(record.noise_volts),
+            record.leak_siemens,
         )
 
     @property

@@ -88,17 +88,20 @@ def calibrated(nominal: Preparation, calibration: Calibration) -> Preparation:
 
 
 def twin_board(preparation: Preparation) -> SimulatedBoard:
-    """Return the digital twin of a calibrated board: its conductances, noise and lead resistance."""
+    """Return the digital twin of a calibrated board: its conductances, noise, lead and input resistance."""
     calibration = calibration_of(preparation)
     twin = twin_of(calibration)
     noise = twin.meter_noise[twin.meter_noise > 0]
-    section = preparation.experiment.simulation
+    section, leak = preparation.experiment.simulation, calibration.meter_parameters.leak
     return SimulatedBoard(
         preparation.network,
         preparation.initial,
         preparation.device_range,
         Imperfections(
-            meters=MeterDefects(noise=float(np.sqrt((noise**2).mean())) if noise.size else 0.0),
+            meters=MeterDefects(
+                noise=float(np.sqrt((noise**2).mean())) if noise.size else 0.0,
+                input_resistance=1.0 / leak if leak > 0 else np.inf,
+            ),
             sources=SourceDefects(series=max(0.0, float(np.median(twin.source_series)))),
         ),
         section.seed,

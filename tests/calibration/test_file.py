@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hilcl.calibration.apply import watch_reference
 from hilcl.calibration.errors import CalibrationError
 from hilcl.calibration.file import Calibration, same_instrument
 from hilcl.calibration.json_text import checksum, parsed, replace_file, written
@@ -65,6 +66,16 @@ def test_what_is_saved_is_loaded(tmp_path: Path, terms: int) -> None:
     assert after.network == network()
     assert after.created == MADE
     assert after.device_range.g_max == pytest.approx(measured.table[:, 5:].max(axis=1))
+
+
+def test_what_meters_put_between_node_and_ground_is_kept(tmp_path: Path) -> None:
+    leaky = dataclasses.replace(meters(unread=(2,)), leak=1e-7)
+    calibration(meters=leaky).save(tmp_path / "board.json")
+    loaded = Calibration.load(tmp_path / "board.json")
+    assert loaded.meter_parameters.leak == 1e-7
+    load = watch_reference(loaded).load
+    assert load[2] == 0.0
+    assert (np.delete(load, 2) == 1e-7).all()
 
 
 def test_the_parts_of_the_uncertainty_stay_apart(file: Path) -> None:

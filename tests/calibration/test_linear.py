@@ -14,7 +14,9 @@ def test_units_do_not_spoil_the_inverse(size: int, seed: int) -> None:
     matrix = plain * np.outer(units, units)
     np.testing.assert_allclose(inverse(matrix) * np.outer(units, units), np.linalg.inv(plain), rtol=1e-6, atol=1e-9)
     right = generator.standard_normal(size)
-    np.testing.assert_allclose(solve(matrix, units * right) * units, np.linalg.solve(plain, right), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        solve(matrix, units * right) * units, np.linalg.solve(plain, right), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_what_rounding_left_indefinite_is_inverted_all_the_same() -> None:
