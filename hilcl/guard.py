@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from hilcl.bench_lock import BenchLock
 from hilcl.bench_targets import Target, bench_targets
 from hilcl.errors import BoardError
 from hilcl.experiment import Experiment
@@ -54,7 +53,7 @@ class Guard:
     ) -> None:
         self.log = log.absolute()
         orders = Orders(
-            targets=list(targets),
+            targets=[target.model_dump(mode="json") for target in targets],
             silence=silence,
             log=str(self.log),
             command=command,
@@ -64,14 +63,17 @@ class Guard:
             locks=list(keep_open),
         )
         package = str(Path(__file__).resolve().parents[1])
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _LAUNCH, package],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=tuple(keep_open),
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _LAUNCH, package],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=tuple(keep_open),
+            )
+        except OSError as cause:
+            raise _not_started(str(cause.strerror)) from cause
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._line: IO[bytes] = _pipe(self._process.stdin)
@@ -79,10 +81,12 @@ class Guard:
             target=self._beat, args=(min(LONGEST_BEAT, silence / 5),), name="hilcl-guard-heartbeat", daemon=True
         )
         try:
-            self._send(orders.model_dump_json().encode() + b"\n")
+            # One that has ended already is found out by what it does not say.
+            with suppress(OSError):
+                self._send(orders.model_dump_json().encode() + b"\n")
             self._wait_ready()
         except BaseException:
-            self.abandon()
+            self.end()
             raise
         # From here on a guard that does not read must not hold us up.
         os.set_blocking(self._line.fileno(), False)
@@ -145,10 +149,7 @@ class Guard:
                     raise BoardError(f"the guard of the bench did not start within {START_PATIENCE:g} s: try again")
                 piece = os.read(answers.fileno(), len(READY) - len(heard))
                 if not piece:
-                    raise BoardError(
-                        "the guard of the bench could not be started: nothing was driven; see that this Python runs "
-                        f"({sys.executable}), or set bench.guard to off"
-                    )
+                    raise _not_started("it ended at once")
                 heard += piece
 
     def _beat(self, interval: float) -> None:
@@ -188,6 +189,9 @@ def guarded(experiment: Experiment, backend: str, log: Path, command: str | None
     if bench is None or backend not in {"bench", "emulated"}:
         yield None
         return
+    # Locks need a POSIX system, as the guard does; simulations do not.
+    from hilcl.bench_lock import BenchLock
+
     said = shlex.join(["hilcl", *sys.argv[1:]]) if command is None else command
     emulated = backend == "emulated"
     with ExitStack() as held:
@@ -210,6 +214,13 @@ def guarded(experiment: Experiment, backend: str, log: Path, command: str | None
 def guard_log(store: Path) -> Path:
     """Return where a guard writes what it did: beside the store, and named after it."""
     return store.parent / f"{store.stem}.guard.log"
+
+
+def _not_started(reason: str) -> BoardError:
+    return BoardError(
+        f"the guard of the bench could not be started with {sys.executable} ({reason}); nothing was driven: mend that, "
+        'or set bench.guard = "off"'
+    )
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -15,12 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from hilcl.bench_targets import Target
 from hilcl.file_values import Section
+
+if TYPE_CHECKING:
+    from hilcl.bench_safety import Outcome
+    from hilcl.bench_targets import Target
 
 READY, BEAT, END = b"ready\n", b".", b"E"
 
@@ -39,10 +42,11 @@ Ending = Literal["end", "death", "silence"]
 class Orders(Section):
     """What a guard is told: instruments, seconds of silence, where to write, whom it watches, locks it holds.
 
-    ``with_us``: the instruments are emulated by the controller and end with it.
+    ``targets`` are those of ``hilcl.bench_targets``, as JSON values. ``with_us``: the instruments are emulated by the
+    controller and end with it.
     """
 
-    targets: list[Target] = Field(default_factory=list)
+    targets: list[dict[str, Any]] = Field(default_factory=list)
     silence: float
     log: str
     command: str
@@ -75,9 +79,12 @@ def main() -> None:
     line = sys.stdin.fileno()
     orders = Orders.model_validate_json(_first_line(line))
     controller = _Controller(orders.pid)
-    prepare(orders)
-    with suppress(OSError):
+    targets = prepare(orders)
+    try:
         os.write(sys.stdout.fileno(), READY)
+    except OSError:
+        # It died before it could drive anything: it waits for this first.
+        os._exit(0)
     with suppress(OSError):
         os.chdir(orders.folder)
     # The reader of our output goes on without it, and nothing may keep it open.
@@ -85,27 +92,30 @@ def main() -> None:
     ending, safe = watch(line, orders.silence), True
     if ending != "end":
         try:
-            safe = act(orders, ending, controller.end)
+            safe = act(orders, targets, ending, controller.end)
         except Exception:  # noqa: BLE001 # a defect of ours; there is nobody to raise it to
             Log(Path(orders.log)).write("the guard failed: " + " | ".join(traceback.format_exc().splitlines()))
             safe = False
     os._exit(0 if safe else UNSAFE)
 
 
-def prepare(orders: Orders) -> None:
-    """Import what acting takes, so that it need not wait for it."""
+def prepare(orders: Orders) -> "list[Target]":
+    """Import what acting takes, so that it need not wait for it, and return the instruments."""
     if not orders.targets:
-        return
+        return []
     import hilcl.bench_safety
+    from hilcl.bench_targets import Target
 
     _ = hilcl.bench_safety
-    if visa := {target.visa for target in orders.targets if target.kind == "smu"}:
+    targets = [Target.model_validate(each) for each in orders.targets]
+    if visa := {target.visa for target in targets if target.kind == "smu"}:
         import pyvisa
 
         for backend in visa:
             # One that is not there is named when it is needed.
             with suppress(Exception):
                 pyvisa.ResourceManager(backend)
+    return targets
 
 
 def watch(line: int, silence: float) -> Ending:
@@ -127,7 +137,7 @@ def watch(line: int, silence: float) -> Ending:
         heard = time.monotonic()
 
 
-def act(orders: Orders, ending: Ending, end_controller: Callable[[], bool]) -> bool:
+def act(orders: Orders, targets: "list[Target]", ending: Ending, end_controller: Callable[[], bool]) -> bool:
     """Make the bench safe, write down what was done, and return whether all of it could be verified."""
     log = Log(Path(orders.log))
     died = f"process {orders.pid} ({orders.command}) died without making the bench safe"
@@ -137,7 +147,7 @@ def act(orders: Orders, ending: Ending, end_controller: Callable[[], bool]) -> b
         log.write(f"{why}; its instruments were emulated by it and are off with it")
         return True
     from hilcl.bench_lock import Owner
-    from hilcl.bench_safety import Outcome, make_bench_safe
+    from hilcl.bench_safety import make_bench_safe
 
     me = Owner.now(orders.command, guard=True)
     for descriptor in orders.locks:
@@ -146,13 +156,13 @@ def act(orders: Orders, ending: Ending, end_controller: Callable[[], bool]) -> b
     writing = threading.Thread(target=log.write, args=(why,))
     writing.start()
 
-    def told(outcome: Outcome) -> None:
+    def told(outcome: "Outcome") -> None:
         if outcome.safe:
             log.write(f"{outcome.name}: {outcome.sentence}")
 
     patience = PATIENCE if ending == "death" else SILENT_PATIENCE
-    outcomes = make_bench_safe(orders.targets, ramp=True, patience=patience, told=told)
-    left = [target for target, outcome in zip(orders.targets, outcomes, strict=True) if not outcome.safe]
+    outcomes = make_bench_safe(targets, ramp=True, patience=patience, told=told)
+    left = [target for target, outcome in zip(targets, outcomes, strict=True) if not outcome.safe]
     if left and ending == "silence" and end_controller():
         log.write(f"ended process {orders.pid}, which held what could not be reached")
         outcomes = make_bench_safe(left, ramp=True, patience=PATIENCE, told=told)

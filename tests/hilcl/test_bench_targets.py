@@ -3,7 +3,6 @@ from pydantic import ValidationError
 
 from hilcl.bench_section import BenchSection
 from hilcl.bench_targets import Target, bench_targets
-from hilcl.guard_process import Orders
 
 INSTRUMENTS = {
     "board": {
@@ -62,9 +61,10 @@ def test_how_to_reach_an_instrument_is_kept() -> None:
     assert (reads.resource, reads.timeout, reads.visa) == ("GPIB::1::INSTR", 9.0, "@py")
 
 
-def test_orders_reach_another_process_whole() -> None:
-    orders = Orders(targets=list(targets().values()), silence=30, log="/x", command="c", pid=1, folder="/", locks=[3])
-    assert Orders.model_validate_json(orders.model_dump_json()) == orders
+@pytest.mark.parametrize("name", INSTRUMENTS)
+def test_a_target_reaches_another_process_whole(name: str) -> None:
+    target = targets()[name]
+    assert Target.model_validate_json(target.model_dump_json()) == target
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("off", None), ("30 s", 30.0), ("2 s", 2.0), ("1 h", 3600.0)])

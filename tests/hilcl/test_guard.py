@@ -19,7 +19,8 @@ from hilcl.bench_targets import Target, bench_targets
 from hilcl.errors import BoardError
 from hilcl.experiment import Experiment
 from hilcl.guard import Guard, guard_log, guarded
-from hilcl.guard_process import BEAT, END, watch
+from hilcl.guard_process import BEAT, END, Orders, watch
+from hilcl.session import first_difference
 from hilcl.sim_backend.emulated_bench import EmulatedBench
 from tests.command_line import environment, running_hilcl, wait_until
 from tests.hilcl.bench_elsewhere import anything_on, served
@@ -216,6 +217,43 @@ def test_a_log_that_cannot_be_written_stops_no_guard(bench: EmulatedBench, tmp_p
     assert (bench.codes == 256).all()
 
 
+def test_a_guard_that_cannot_start_is_said_and_nothing_is_driven(
+    bench: EmulatedBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = Experiment.load(tmp_path / "bench.toml")
+    for wrong in ("/bin/false", "/nowhere/python"):
+        monkeypatch.setattr(sys, "executable", wrong)
+        with pytest.raises(BoardError, match="could not be started"), guarded(loaded, "bench", tmp_path / "log"):
+            raise AssertionError("there is no guard")
+    # The bench is free again.
+    assert loaded.bench is not None
+    BenchLock(loaded.bench, "the next one").release()
+
+
+def test_a_controller_that_died_before_it_drove_anything_leaves_nothing_to_do(tmp_path: Path) -> None:
+    """The guard of a controller that is not there to hear that it may begin ends without touching anything."""
+    orders = Orders(
+        targets=[Target(name="lab", kind="python", driver="python").model_dump(mode="json")],
+        silence=SILENCE,
+        log=str(tmp_path / "log"),
+        command="x",
+        pid=os.getpid(),
+        folder=str(tmp_path),
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", "from hilcl.guard_process import main; main()"],
+        input=orders.model_dump_json().encode() + b"\n",
+        stdout=writing,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 0
+    assert not (tmp_path / "log").exists()
+
+
 def test_no_bench_no_guard(tmp_path: Path) -> None:
     with served(tmp_path / "bench.toml", guard='"off"'):
         loaded = Experiment.load(tmp_path / "bench.toml")
@@ -326,3 +364,9 @@ def test_pots_with_safe_codes_are_moved_to_them(tmp_path: Path) -> None:
     assert outcome.sentence.startswith("pots at their safe codes, verified")
     held = [int((device / f"out_resistance{channel}_raw").read_text()) for channel in range(2)]
     assert np.array_equal(held, [256, 200])
+
+
+def test_a_resumed_run_may_have_another_guard() -> None:
+    before = {"bench": {"guard": 30.0, "retries": 2}}
+    assert first_difference(before, {"bench": {"guard": None, "retries": 2}}) is None
+    assert first_difference(before, {"bench": {"guard": 30.0, "retries": 3}}) == "bench.retries"
