@@ -181,10 +181,10 @@ class BoardModel:
         return replace(values, log_g=at_edge)
 
     def guess(self, wires: Wires, known: Fit) -> Values:
-        """Return the expected values, with the fitted ones of pots already known to be faulty and of strays."""
+        """Return the expected values, with the fitted ones of pots already known to be faulty."""
         values, loose = self.expected(wires), _unknown(known.wires)
         return replace(
-            known.values,
+            values,
             log_g=np.where(loose, known.values.log_g, values.log_g),
             log_move=np.where(known.wires.loose, known.values.log_move, values.log_move),
         )
@@ -210,8 +210,9 @@ class BoardModel:
         place = prior.copy()
         before = np.zeros(n_edges, dtype=np.bool_)
         if start is not None:
+            # A source or a meter may have taken the blame for what a fault explains now: they start afresh.
             before = wires.loose & start.wires.loose
-            known = np.concatenate([before, before, np.ones(len(prior) - 2 * n_edges, dtype=np.bool_)])
+            known = np.concatenate([before, before, np.zeros(len(prior) - 2 * n_edges, dtype=np.bool_)])
             place[known] = start.values.joined[known]
         cost = self._cost(readings, wires, place, prior, spread)
         # Far from its nominal value a pot's slope vanishes, so open and shorted pots are tried as they are.

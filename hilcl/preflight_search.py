@@ -46,6 +46,9 @@ FINAL_ROUNDS = 30
 BRANCHES, BRANCHING = 3, 2
 """Equally good explanations that are followed further, and for how many faults."""
 
+MOST_CYCLED = 12
+"""Sources among which circles of three are looked for."""
+
 DEVIATION = 9.0
 """Cost a pot must explain to be taken as permuted with others."""
 
@@ -150,6 +153,12 @@ def _shortlist(model: BoardModel, readings: Readings, freedom: Freedom, fit: Fit
     for kind in (_lost_sources(model, wires, freedom), _crossed_sources(model, wires, freedom)):
         costs = [(model.nominal_cost(readings, each, fit), index, each) for index, each in enumerate(kind)]
         chosen += [each for _, _, each in sorted(costs, key=lambda cost: cost[:2])[:most]]
+    still = readings.of(readings.pot < 0)
+    costs = [
+        (model.nominal_cost(still, each, fit), index, each)
+        for index, each in enumerate(_cycled_sources(model, wires, freedom))
+    ]
+    chosen += [each for _, _, each in sorted(costs, key=lambda cost: cost[:2])[:2]]
     for gains in (
         _meter_gains(model, readings, freedom, wires, values),
         _meter_swaps(model, readings, freedom, wires, values),
@@ -207,6 +216,22 @@ def _crossed_sources(model: BoardModel, wires: Wires, freedom: Freedom) -> Itera
             alone = first if freedom.own[first] else second
             meters[terminals[alone]] = nodes[alone]
         yield replace(crossed, meter_node=meters)
+
+
+def _cycled_sources(model: BoardModel, wires: Wires, freedom: Freedom) -> Iterator[Wires]:
+    """Yield every three sources exchanged in a circle, with their own readings where these go with them."""
+    terminals = model.network.terminals
+    for trio in combinations(freedom.sources[:MOST_CYCLED], 3):
+        for first, second, third in (trio, trio[::-1]):
+            here, there = [first, second, third], [second, third, first]
+            nodes, meters = wires.source_node.copy(), wires.meter_node.copy()
+            nodes[here] = nodes[there]
+            own = {freedom.own[terminal] for terminal in trio}
+            if True not in own:
+                yield replace(wires, source_node=nodes)
+            if own == {True}:
+                meters[terminals[here]] = meters[terminals[there]]
+                yield replace(wires, source_node=nodes, meter_node=meters)
 
 
 def _meter_losses(model: BoardModel, readings: Readings, wires: Wires, values: Values, gain: float = 1.0) -> FloatArray:

@@ -104,11 +104,7 @@ class Wording:
         for terminal, node in enumerate(terminals):
             end, gain, name = ends[terminal], float(wires.source_gain[terminal]), self.source(node)
             if end < 0 or gain == 0.0:
-                yield Finding(
-                    f"{name} does not reach {self.node(node)}",
-                    f"nothing arrives at {self.node(node)} from {name}: its wire is open or its output is dead; "
-                    "check both",
-                )
+                yield self._open(node)
             elif end != node and terminal not in paired:
                 at = f"{name} is seen at {self.node(end)}"
                 yield Finding(at, f"{at} instead of {self.node(node)}: move its wire")
@@ -119,10 +115,21 @@ class Wording:
                     "exchange its two leads",
                 )
 
+    def _open(self, node: int) -> Finding:
+        return Finding(
+            f"{self.source(node)} does not reach {self.node(node)}",
+            f"nothing arrives at {self.node(node)} from {self.source(node)}: its wire is open or its output is dead; "
+            "check both",
+        )
+
     def _strays(self, fit: Fit, model: BoardModel) -> Iterator[Finding]:
         ohms = np.exp(fit.values.log_series) / model.unit
         for terminal in np.flatnonzero(ohms > BAD_CONTACT).tolist():
             node = int(self.network.terminals[terminal])
+            if ohms[terminal] * model.unit > 1.0:
+                if fit.wires.source_node[terminal] >= 0 and fit.wires.source_gain[terminal] != 0.0:
+                    yield self._open(node)
+                continue
             yield Finding(
                 f"{self.source(node)} has a bad contact",
                 f"{self.source(node)} reaches {self.node(node)} through about {float(f'{ohms[terminal]:.2g}'):g} ohms: "
