@@ -223,6 +223,11 @@ class BoardModel:
             there = self._cost(readings, wires, other, prior, spread)
             if there < cost:
                 place, cost = other, there
+        if start is not None and len(new):
+            other = np.where(np.arange(len(prior)) < 2 * n_edges, start.values.joined, prior)
+            there = self._cost(readings, wires, other, prior, spread)
+            if there < cost:
+                place, cost = other, there
         for _ in range(rounds):
             hessian, downhill = self._normal_equations(readings, wires, expected.like(place))
             hessian[np.diag_indices(len(prior))] += spread**-2

@@ -103,7 +103,7 @@ def _one_fault_more(
         if _signature(wires) not in found:
             found.add(_signature(wires))
             candidates.append(wires)
-    rough = [model.fit(readings, wires, rounds=3, start=fit) for wires in candidates]
+    rough = [model.fit(readings, wires, rounds=4, start=fit) for wires in candidates]
     bound = min((each.cost for each in rough), default=0.0) + 50.0
     fits = [model.fit(readings, each.wires, start=fit) for each in rough if each.cost < bound]
     return [each for each in fits if _is_fault(model, each, fit)]
