@@ -58,7 +58,7 @@ def build(wiring: Wiring, folder: Path) -> Built:
         raise InputError(f"the firmware cannot be written to {folder} ({cause.strerror}): choose another folder") from cause
     elf, image = folder / "potboard.elf", folder / "potboard.hex"
     board = wiring.board
-    options = [f"-mmcu={board.mcu}", f"-DF_CPU={board.clock}UL", "-O2", "-flto", "-mcall-prologues", *WARNINGS]
+    options = [f"-mmcu={board.mcu}", f"-DF_CPU={board.clock}UL", "-O2", "-flto", *WARNINGS]
     _run([compiler, *options, "-o", elf.name, *SOURCES], folder, "compiled")
     _run([copier, "-O", "ihex", "-R", ".eeprom", elf.name, image.name], folder, "converted")
     text = _run([sizer, elf.name], folder, "measured").splitlines()[1].split()

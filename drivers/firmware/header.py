@@ -66,6 +66,8 @@ def writing(chip: Chip, wiper: int, address: int | None) -> Writing:
     shift = step.bit_length() - 1
     if any(word != base | code << shift for code, word in enumerate(words)):
         raise ValueError(f"{chip.name} lays its codes out in a way the firmware cannot")
+    if words[-1] - base >= 1 << 16:
+        raise ValueError(f"{chip.name} has codes that take more than two bytes of a word")
     first = payloads[0]
     length = len(first.payload) if isinstance(first, SpiFrame | I2cFrame) else 0
     return Writing(base.to_bytes(length), shift)
@@ -99,6 +101,8 @@ def reading(chip: Chip, wiper: int, address: int | None) -> Reading:
             pass
         case _:
             raise ValueError(f"{chip.name} is read in a way the firmware cannot")
+    if last.reply_bytes > 3 or len(request) > 3 or (mask << shift) >= 1 << 16:
+        raise ValueError(f"{chip.name} answers in a way the firmware cannot read")
     return Reading(kind, request, last.reply_bytes, mask, shift, error_bit)
 
 
@@ -235,7 +239,8 @@ def _pot_group(group: Group) -> str:
 def _pot_bus(board: McuBoard, group: Group) -> str:
     chip = group.chip
     if group.bus == "updown":
-        fields: list[object] = ["COUNTER_BUS", 0, 0, 0, 0, "NO_READ", 0, 0, chip.positions - 1, "false", "false", 0, 0]
+        fields: list[object] = ["COUNTER_BUS", "false", 0, 0, 0, 0, "NO_READ", 0, 0, chip.positions - 1, 0]
+        fields += ["false", "false", 0, 0]
         fields += [_pin(board, group.up_down), _pin(board, group.clock), HALF_PERIOD_US]
     else:
         address = address_in(group, group.places[0])
@@ -244,22 +249,23 @@ def _pot_bus(board: McuBoard, group: Group) -> str:
         unlock = chip.unlock[0] if chip.unlock else b""
         if len(chip.unlock) > 1 or len(unlock) not in {0, 2}:
             raise ValueError(f"{chip.name} is unlocked in a way the firmware cannot")
-        fields = ["SPI_BUS" if group.bus == "spi" else "I2C_BUS", f"0x{spcr:02X}", spsr, len(write.base), write.shift]
-        fields += [read.kind, len(read.request), read.reply, f"0x{read.mask:X}", str(read.error_bit).lower()]
+        short = group.bus == "spi" and len(write.base) == 2 and not chip.guard
+        if read.kind == "READ_NEXT" and not short:
+            raise ValueError(f"{chip.name} answers in a way the firmware cannot read")
+        fields = ["SPI_BUS" if group.bus == "spi" else "I2C_BUS", str(short).lower(), f"0x{spcr:02X}", spsr]
+        fields += [len(write.base), write.shift, read.kind, len(read.request), read.reply, f"0x{read.mask:X}"]
+        fields += [read.shift, str(read.error_bit).lower()]
         fields += [str(chip.guard).lower(), len(unlock), f"0x{int.from_bytes(unlock):04X}", "NO_PIN", "NO_PIN", 0]
     return f"{{{', '.join(map(str, fields))}}}"
 
 
 def _pot_wire(board: McuBoard, group: Group, index: int, place: str | int, wiper: int) -> str:
+    select = f"{{0, 0x{int(place):02X}}}" if group.bus == "i2c" else _pin(board, str(place))
     if group.bus == "updown":
-        return f"{{{index}, {_pin(board, str(place))}, 0, {{0}}, {{0}}, 0}}"
+        return f"{{{select}, {index}, {{0}}, 0, {{0}}, 0}}"
     address = address_in(group, place)
     write, read = writing(group.chip, wiper, address), reading(group.chip, wiper, address)
-    select = _pin(board, str(place)) if group.bus == "spi" else "NO_PIN"
-    number = 0 if group.bus == "spi" else int(place)
-    return (
-        f"{{{index}, {select}, 0x{number:02X}, {_bytes(write.base)}, {_bytes(read.request)}, {read.shift}}}"
-    )
+    return f"{{{select}, {index}, {_bytes(write.base)}, {read.shift}, {_bytes(read.request)}, 0}}"
 
 
 def _bytes(values: bytes) -> str:

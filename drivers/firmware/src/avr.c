@@ -220,12 +220,13 @@ int main(void)
             lost = false;
             potboard_lost();
         }
+        uint32_t now = milliseconds();
         while (tail != head) {
             uint8_t byte = ring[tail];
             tail++;
-            potboard_byte(byte, milliseconds());
+            potboard_byte(byte, now);
         }
-        uint32_t now = milliseconds();
+        now = milliseconds();
         potboard_tick(now);
         serve_baud(now);
         /* The instruction after sei still runs, so no byte can slip in before the sleep. */

@@ -9,18 +9,72 @@
 
 #define DIRECTION_US 3 /* from a new direction to the first count */
 
-static struct pot_wire wire;
+static union {
+    struct pot_wire wire;
+    uint32_t words[3];
+} pot_at;
 static struct pot_bus bus;
 static uint8_t bus_index = UINT8_MAX;
 
+#define wire (pot_at.wire)
+
+static void look_up_bus(uint8_t index)
+{
+    bus_index = index;
+    memcpy_P(&bus, &pot_buses[index], sizeof bus);
+}
+
 static void look_up(uint16_t pot)
 {
-    memcpy_P(&wire, &pot_wires[pot], sizeof wire);
-    if (wire.group != bus_index) {
-        bus_index = wire.group;
-        memcpy_P(&bus, &pot_buses[bus_index], sizeof bus);
-    }
+    /* In fours: byte by byte this would take longer than the chip does. */
+    const uint32_t *from = (const uint32_t *)&pot_wires[pot];
+    pot_at.words[0] = pgm_read_dword(from);
+    pot_at.words[1] = pgm_read_dword(from + 1);
+    pot_at.words[2] = pgm_read_dword(from + 2);
+    if (wire.group != bus_index)
+        look_up_bus(wire.group);
 }
+
+#if USES_SPI
+
+/* Most pots take two bytes on SPI: these go the short way, from the tables to the bus without a copy. */
+
+struct place {
+    uint16_t port;
+    uint8_t mask, group;
+};
+
+static inline bool short_way(const struct pot_wire *at, struct place *place)
+{
+    uint32_t word = pgm_read_dword(at);
+    place->port = (uint16_t)word;
+    place->mask = (uint8_t)(word >> 16);
+    place->group = (uint8_t)(word >> 24);
+    if (place->group != bus_index)
+        look_up_bus(place->group);
+    return bus.short_way;
+}
+
+static inline uint8_t exchange(uint8_t byte)
+{
+    SPDR = byte;
+    while (!(SPSR & (1 << SPIF)))
+        ;
+    return SPDR;
+}
+
+static inline uint16_t window(const struct place *place, uint8_t first, uint8_t second)
+{
+    volatile uint8_t *port = (volatile uint8_t *)place->port;
+    SPCR = bus.spcr;
+    SPSR = bus.spsr;
+    *port &= (uint8_t)~place->mask;
+    uint8_t high = exchange(first), low = exchange(second);
+    *port |= place->mask;
+    return (uint16_t)(high << 8 | low);
+}
+
+#endif
 
 #if USES_SPI || USES_I2C
 
@@ -28,7 +82,7 @@ static bool transfer(uint8_t *bytes, uint8_t count)
 {
 #if USES_I2C
     if (bus.bus == I2C_BUS)
-        return i2c_transfer(wire.address, bytes, count, NULL, 0, true);
+        return i2c_transfer(wire.select.mask, bytes, count, NULL, 0, true);
 #endif
 #if USES_SPI
     spi_window(&wire.select, bus.spcr, bus.spsr, bytes, count);
@@ -44,10 +98,13 @@ static bool unlock(void)
 
 static bool write_word(uint16_t code)
 {
-    uint32_t word = (uint32_t)code << bus.shift;
-    uint8_t bytes[3];
-    for (uint8_t index = bus.bytes; index--; word >>= 8)
-        bytes[index] = (uint8_t)(wire.base[index] | (uint8_t)word);
+    /* Codes take up the last two bytes of a word at most. */
+    uint16_t word = bus.shift ? (uint16_t)(code << bus.shift) : code;
+    uint8_t last = (uint8_t)(bus.bytes - 1);
+    uint8_t *bytes = wire.base;
+    bytes[last] |= (uint8_t)word;
+    if (last)
+        bytes[last - 1] |= (uint8_t)(word >> 8);
     return transfer(bytes, bus.bytes);
 }
 
@@ -97,6 +154,16 @@ static void write_counter(uint16_t code, uint16_t held)
 
 bool pot_write(uint16_t pot, uint16_t code, uint16_t held)
 {
+#if USES_SPI
+    struct place place;
+    if (short_way(&pot_wires[pot], &place)) {
+        uint16_t base = pgm_read_word(&pot_wires[pot].base[0]);
+        if (bus.shift)
+            code = (uint16_t)(code << bus.shift);
+        window(&place, (uint8_t)(base | code >> 8), (uint8_t)(base >> 8 | code));
+        return true;
+    }
+#endif
     look_up(pot);
 #if USES_COUNTERS
     if (bus.bus == COUNTER_BUS) {
@@ -116,6 +183,21 @@ bool pot_write(uint16_t pot, uint16_t code, uint16_t held)
 bool pot_read(uint16_t pot, uint16_t *code)
 {
 #if USES_SPI || USES_I2C
+#if USES_SPI
+    struct place place;
+    if (short_way(&pot_wires[pot], &place)) {
+        uint16_t request = pgm_read_word(&pot_wires[pot].request[0]);
+        uint16_t value = window(&place, (uint8_t)request, (uint8_t)(request >> 8));
+        if (bus.read == READ_NEXT)
+            value = window(&place, 0, 0);
+        if (bus.error_bit && !(value & 0x200))
+            return false;
+        if (bus.reply_shift)
+            value >>= bus.reply_shift;
+        *code = value & bus.mask;
+        return bus.read != NO_READ;
+    }
+#endif
     uint8_t reply[3] = {0, 0, 0};
     look_up(pot);
     switch (bus.read) {
@@ -124,15 +206,11 @@ bool pot_read(uint16_t pot, uint16_t *code)
         memcpy(reply, wire.request, bus.reply_bytes);
         spi_window(&wire.select, bus.spcr, bus.spsr, reply, bus.reply_bytes);
         break;
-    case READ_NEXT:
-        spi_window(&wire.select, bus.spcr, bus.spsr, wire.request, bus.request_bytes);
-        spi_window(&wire.select, bus.spcr, bus.spsr, reply, bus.reply_bytes);
-        break;
 #endif
 #if USES_I2C
     case READ_COMBINED:
     case READ_SPLIT:
-        if (!i2c_transfer(wire.address, wire.request, bus.request_bytes, reply, bus.reply_bytes,
+        if (!i2c_transfer(wire.select.mask, wire.request, bus.request_bytes, reply, bus.reply_bytes,
                           bus.read == READ_SPLIT))
             return false;
         break;
@@ -140,12 +218,14 @@ bool pot_read(uint16_t pot, uint16_t *code)
     default:
         return false;
     }
-    uint32_t value = 0;
-    for (uint8_t index = 0; index < bus.reply_bytes; index++)
-        value = value << 8 | reply[index];
+    /* Neither do codes in a reply. */
+    uint8_t last = (uint8_t)(bus.reply_bytes - 1);
+    uint16_t value = (uint16_t)(reply[last] | (last ? reply[last - 1] << 8 : 0));
     if (bus.error_bit && !(value & 0x200))
         return false;
-    *code = (uint16_t)(value >> wire.reply_shift) & bus.mask;
+    if (wire.reply_shift)
+        value >>= wire.reply_shift;
+    *code = value & bus.mask;
     return true;
 #else
     (void)pot;

@@ -117,10 +117,8 @@ static void count_up(uint16_t *counter)
 
 /* Pots. */
 
-static void group_of(uint16_t pot)
+static void other_group_of(uint16_t pot)
 {
-    if (pot >= group.first && pot - group.first < group.count)
-        return;
     for (uint8_t index = 0; index < POT_GROUPS; index++) {
         memcpy_P(&group, &pot_groups[index], sizeof group);
         if (pot - group.first < group.count)
@@ -128,8 +126,14 @@ static void group_of(uint16_t pot)
     }
 }
 
+static inline void group_of(uint16_t pot)
+{
+    if ((uint16_t)(pot - group.first) >= group.count)
+        other_group_of(pot);
+}
+
 /* Return the code a set has for a pot, UNKNOWN where it has none. */
-static uint16_t code_for(const struct codes *set, uint16_t pot)
+static inline uint16_t code_for(const struct codes *set, uint16_t pot)
 {
     if (set->bytes == NULL)
         return staged[pot];
@@ -150,6 +154,14 @@ uint8_t check_codes(const struct codes *set)
     return OK;
 }
 
+static inline uint16_t crc_code(uint16_t crc, uint16_t pot, uint16_t code)
+{
+    crc = crc_update(crc, (uint8_t)(pot >> 8));
+    crc = crc_update(crc, (uint8_t)pot);
+    crc = crc_update(crc, (uint8_t)(code >> 8));
+    return crc_update(crc, (uint8_t)code);
+}
+
 /* What the last write_pots did. */
 static struct {
     uint16_t count, echo;
@@ -158,7 +170,7 @@ static struct {
 
 uint8_t write_pots(const struct codes *set, bool verify)
 {
-    uint16_t end = (uint16_t)(set->first + set->count);
+    const uint16_t end = (uint16_t)(set->first + set->count);
     for (uint16_t pot = set->first; pot < end; pot++) {
         uint16_t code = code_for(set, pot);
         if (code == UNKNOWN)
@@ -169,9 +181,8 @@ uint8_t write_pots(const struct codes *set, bool verify)
         }
         shadow[pot] = code;
     }
-    written.count = 0;
-    written.echo = CRC_START;
-    written.verdict = verify ? VERIFIED : UNCHECKED;
+    uint16_t count = 0, echo = CRC_START;
+    uint8_t verdict = verify ? VERIFIED : UNCHECKED;
     for (uint16_t pot = set->first; pot < end; pot++) {
         uint16_t code = code_for(set, pot), held = code;
         if (code == UNKNOWN)
@@ -179,7 +190,7 @@ uint8_t write_pots(const struct codes *set, bool verify)
         group_of(pot);
         if (!(group.flags & READABLE)) {
             if (verify)
-                written.verdict = UNVERIFIABLE;
+                verdict = UNVERIFIABLE;
         } else if (!pot_read(pot, &held)) {
             make_safe(REASON_FAULT);
             return refuse(BUS, pot);
@@ -187,12 +198,12 @@ uint8_t write_pots(const struct codes *set, bool verify)
             make_safe(REASON_FAULT);
             return refuse(VERIFY, pot);
         }
-        written.count++;
-        written.echo = crc_update(written.echo, (uint8_t)(pot >> 8));
-        written.echo = crc_update(written.echo, (uint8_t)pot);
-        written.echo = crc_update(written.echo, (uint8_t)(held >> 8));
-        written.echo = crc_update(written.echo, (uint8_t)held);
+        count++;
+        echo = crc_code(echo, pot, held);
     }
+    written.count = count;
+    written.echo = echo;
+    written.verdict = verdict;
     return OK;
 }
 
@@ -223,10 +234,7 @@ static uint16_t stage_crc(void)
     for (uint16_t pot = 0; pot < POTS; pot++) {
         if (staged[pot] == UNKNOWN)
             continue;
-        crc = crc_update(crc, (uint8_t)(pot >> 8));
-        crc = crc_update(crc, (uint8_t)pot);
-        crc = crc_update(crc, (uint8_t)(staged[pot] >> 8));
-        crc = crc_update(crc, (uint8_t)staged[pot]);
+        crc = crc_code(crc, pot, staged[pot]);
     }
     return crc;
 }

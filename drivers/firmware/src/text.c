@@ -162,6 +162,7 @@ static void say_error(void)
     say('"');
 }
 
+#if ADCS || SOURCES
 /* Print volts with so many significant digits, as C's %g does: whole nanovolts and (rest / 2^bits) of one. */
 static void say_volts(bool negative, uint64_t nanovolts, uint32_t rest, uint8_t bits, uint8_t significant)
 {
@@ -241,6 +242,8 @@ static void say_volts(bool negative, uint64_t nanovolts, uint32_t rest, uint8_t 
     for (int8_t index = point; index < count; index++)
         say(digits[index]);
 }
+
+#endif
 
 /* Parsing. */
 

@@ -28,10 +28,12 @@ enum read_kind {
 /* What the pots of a group have in common. A code travels as base | code << shift in so many bytes. */
 struct pot_bus {
     uint8_t bus;
+    bool short_way; /* two bytes on SPI, and not unlocked each time */
     uint8_t spcr, spsr; /* SPI mode and clock */
     uint8_t bytes, shift;
     uint8_t read, request_bytes, reply_bytes;
     uint16_t mask;
+    uint8_t reply_shift; /* of all the group's pots, where they go the short way */
     bool error_bit; /* bit 9 of a reply is low if the chip did not know the request */
     bool guard; /* unlock before every write, too */
     uint8_t unlock_bytes;
@@ -40,14 +42,14 @@ struct pot_bus {
     uint8_t half_us; /* half of a counter's clock period, microseconds */
 };
 
-/* One pot. Words have their most significant byte first. */
+/* One pot, in whole words of four bytes. Words of chips have their most significant byte first. */
 struct pot_wire {
+    struct pin select; /* of an I2C chip the mask is its address */
     uint8_t group;
-    struct pin select;
-    uint8_t address;
     uint8_t base[3];
-    uint8_t request[3];
     uint8_t reply_shift;
+    uint8_t request[3];
+    uint8_t unused;
 };
 
 struct source_wire { /* a channel of an MCP4921 or MCP4922 */

@@ -76,7 +76,7 @@ loadHex(readFileSync(config.hex, 'utf8'), new Uint8Array(program.buffer));
 const cpu = new avr.CPU(program, big ? 8192 + 0x100 : 2048);
 if (big) cpu.pc22Bits = true;
 const memory = new avr.EEPROMMemoryBackend(1024);
-new avr.AVREEPROM(cpu, memory);
+const eeprom = new avr.AVREEPROM(cpu, memory);
 const usart = new Usart(cpu, CLOCK, big ? 0x32 : 0x24);
 const spi = new avr.AVRSPI(cpu, avr.spiConfig, CLOCK);
 const twi = new avr.AVRTWI(cpu, avr.twiConfig, CLOCK);
@@ -310,6 +310,11 @@ function restart(power) {
     port.lastValue = port.lastDdr = 0;
     port.writeGpio(0, 0);
     for (const listener of port.listeners) listener(0, 0);
+  }
+  // A write to the EEPROM goes on through a reset.
+  if (cpu.cycles < eeprom.writeCompleteCycles) {
+    cpu.data[0x3f] |= 2;
+    cpu.addClockEvent(() => (cpu.data[0x3f] &= ~2), eeprom.writeCompleteCycles - cpu.cycles);
   }
   ticking = false;
   usart.reset();
