@@ -250,8 +250,6 @@ def _pot_bus(board: McuBoard, group: Group) -> str:
         if len(chip.unlock) > 1 or len(unlock) not in {0, 2}:
             raise ValueError(f"{chip.name} is unlocked in a way the firmware cannot")
         short = group.bus == "spi" and len(write.base) == 2 and not chip.guard
-        if read.kind == "READ_NEXT" and not short:
-            raise ValueError(f"{chip.name} answers in a way the firmware cannot read")
         fields = ["SPI_BUS" if group.bus == "spi" else "I2C_BUS", str(short).lower(), f"0x{spcr:02X}", spsr]
         fields += [len(write.base), write.shift, read.kind, len(read.request), read.reply, f"0x{read.mask:X}"]
         fields += [read.shift, str(read.error_bit).lower()]

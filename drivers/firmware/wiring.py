@@ -1,7 +1,9 @@
 """The wiring of a pot board as an experiment file has it, checked against the chip catalogue and the board's pins."""
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
@@ -13,7 +15,7 @@ from hilcl.errors import InputError
 
 Bus = Literal["spi", "i2c", "updown"]
 
-MOST_POTS = {"atmega328p": 128, "atmega2560": 1000}
+MOST_POTS = {"atmega328p": 96, "atmega2560": 1000}
 """Pots whose codes fit the memory beside everything else."""
 
 MOST_SOURCES = 16
@@ -141,6 +143,23 @@ class Wiring:
     def adc_conversion(self) -> float:
         """Seconds of one ADC conversion."""
         return 0.0 if self.adc is None else ADC_CYCLES * self.adc.prescaler / self.board.clock
+
+
+def load_wiring(path: Path, version: str) -> Wiring:
+    """Return the checked wiring of an experiment file: its table ``[firmware]``.
+
+    Raises InputError for a file that cannot be read or has no such table, and as ``read_wiring`` does.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise InputError(f"{path} cannot be read ({cause.strerror}): check its name") from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise InputError(f"{path} is not TOML: {cause}") from cause
+    table = content.get("firmware")
+    if not isinstance(table, dict):
+        raise InputError(f"{path} has no table [firmware]: add the pot board's wiring, see docs/firmware.md")
+    return read_wiring(table, version)
 
 
 def read_wiring(table: Mapping[str, Any], version: str) -> Wiring:

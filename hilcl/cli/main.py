@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("hilcl.cli.runs", "Write a run's numbers to a file."),
     "report": ("hilcl.cli.runs", "Write a run's report as one HTML file."),
     "devices": ("hilcl.cli.devices", "List instruments and serial ports with their answers."),
+    "firmware": ("hilcl.cli.firmware", "Build, flash and ask the firmware of a pot board."),
 }
 """Where each command lives, and its line in --help: a module is imported only when its command is called."""
 

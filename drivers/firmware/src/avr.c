@@ -126,7 +126,7 @@ void wait_us(uint32_t microseconds)
 
 /* ADC, sources, switches. */
 
-uint16_t adc_read(uint8_t channel)
+void adc_start(uint8_t channel)
 {
 #if ADCS
     uint8_t mux = pgm_read_byte(&adc_wires[channel].mux);
@@ -135,12 +135,16 @@ uint16_t adc_read(uint8_t channel)
     ADCSRB = (uint8_t)(mux & 8 ? 1 << MUX5 : 0);
 #endif
     ADCSRA = 1 << ADEN | 1 << ADSC | ADC_PRESCALER;
+#else
+    (void)channel;
+#endif
+}
+
+uint16_t adc_result(void)
+{
     while (ADCSRA & (1 << ADSC))
         ;
     return ADC;
-#else
-    return channel;
-#endif
 }
 
 void source_set(uint8_t source, int64_t nanovolts)
@@ -212,6 +216,10 @@ int main(void)
     TIMSK2 = 1 << OCIE2A;
     TCCR2B = 1 << CS22 | 1 << CS20;
     potboard_start(count_boots());
+#if ADCS
+    adc_start(0); /* the first conversion takes twice as long */
+    adc_result();
+#endif
     serial_start(BAUD);
     set_sleep_mode(SLEEP_MODE_IDLE);
     for (;;) {
@@ -221,10 +229,11 @@ int main(void)
             potboard_lost();
         }
         uint32_t now = milliseconds();
-        while (tail != head) {
-            uint8_t byte = ring[tail];
-            tail++;
-            potboard_byte(byte, now);
+        for (uint8_t until; (until = head) != tail;) {
+            /* What lies in one piece, up to the ring's end. */
+            uint8_t count = (uint8_t)(until > tail ? until - tail : -tail);
+            potboard_bytes((const uint8_t *)ring + tail, count, now);
+            tail = (uint8_t)(tail + count);
         }
         now = milliseconds();
         potboard_tick(now);

@@ -60,16 +60,17 @@ struct source {
 /* What the main loop calls. Milliseconds may wrap around. */
 
 void potboard_start(uint16_t boots);
-void potboard_byte(uint8_t byte, uint32_t now);
+void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now);
 void potboard_lost(void); /* bytes were lost before the next one */
 void potboard_tick(uint32_t now);
 
 /* The board. */
 
 bool pot_write(uint16_t pot, uint16_t code, uint16_t held); /* held: where a counter stands, or UNKNOWN */
-bool pot_read(uint16_t pot, uint16_t *code);
+uint16_t pot_read(uint16_t pot); /* UNKNOWN: the chip does not answer */
 void pots_unlock(void);
-uint16_t adc_read(uint8_t channel);
+void adc_start(uint8_t channel);
+uint16_t adc_result(void); /* waits for it */
 void source_set(uint8_t source, int64_t nanovolts);
 void switch_set(uint8_t number, bool closed);
 void wait_us(uint32_t microseconds);
@@ -79,12 +80,6 @@ bool serial_baud(uint32_t baud); /* whether it can; it changes once everything h
 uint32_t serial_baud_now(void);
 
 /* Between protocol.c and text.c. */
-
-struct codes { /* count codes for pots from first on, width bytes each; or everything staged where bytes is NULL */
-    uint16_t first, count;
-    uint8_t width;
-    const uint8_t *bytes;
-};
 
 extern struct state {
     uint16_t boots;
@@ -97,8 +92,7 @@ extern struct state {
 
 extern uint16_t refused_at; /* detail of the last status that was not OK */
 
-uint8_t check_codes(const struct codes *set);
-uint8_t write_pots(const struct codes *set, bool verify);
+uint8_t write_pot(uint16_t pot, uint16_t code);
 uint8_t read_pot(uint16_t pot, uint16_t *code);
 uint8_t check_level(uint8_t source, int64_t nanovolts);
 void set_level(uint8_t source, int64_t nanovolts);

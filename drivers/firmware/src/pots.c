@@ -9,6 +9,9 @@
 
 #define DIRECTION_US 3 /* from a new direction to the first count */
 
+/* What is seldom needed stays out of the functions that are called for every pot: they then save no registers. */
+#define NOINLINE __attribute__((noinline))
+
 static union {
     struct pot_wire wire;
     uint32_t words[3];
@@ -18,12 +21,6 @@ static uint8_t bus_index = UINT8_MAX;
 
 #define wire (pot_at.wire)
 
-static void look_up_bus(uint8_t index)
-{
-    bus_index = index;
-    memcpy_P(&bus, &pot_buses[index], sizeof bus);
-}
-
 static void look_up(uint16_t pot)
 {
     /* In fours: byte by byte this would take longer than the chip does. */
@@ -31,17 +28,20 @@ static void look_up(uint16_t pot)
     pot_at.words[0] = pgm_read_dword(from);
     pot_at.words[1] = pgm_read_dword(from + 1);
     pot_at.words[2] = pgm_read_dword(from + 2);
-    if (wire.group != bus_index)
-        look_up_bus(wire.group);
+    if (wire.group != bus_index) {
+        bus_index = wire.group;
+        memcpy_P(&bus, &pot_buses[bus_index], sizeof bus);
+    }
 }
 
 #if USES_SPI
 
-/* Most pots take two bytes on SPI: these go the short way, from the tables to the bus without a copy. */
+/* Most pots take two bytes on SPI: these go the short way, from the tables to the bus without a copy, all but the first
+ * one of a group. */
 
 struct place {
     uint16_t port;
-    uint8_t mask, group;
+    uint8_t mask;
 };
 
 static inline bool short_way(const struct pot_wire *at, struct place *place)
@@ -49,10 +49,7 @@ static inline bool short_way(const struct pot_wire *at, struct place *place)
     uint32_t word = pgm_read_dword(at);
     place->port = (uint16_t)word;
     place->mask = (uint8_t)(word >> 16);
-    place->group = (uint8_t)(word >> 24);
-    if (place->group != bus_index)
-        look_up_bus(place->group);
-    return bus.short_way;
+    return (uint8_t)(word >> 24) == bus_index && bus.short_way;
 }
 
 static inline uint8_t exchange(uint8_t byte)
@@ -152,18 +149,8 @@ static void write_counter(uint16_t code, uint16_t held)
 
 #endif
 
-bool pot_write(uint16_t pot, uint16_t code, uint16_t held)
+static NOINLINE bool write_long_way(uint16_t pot, uint16_t code, uint16_t held)
 {
-#if USES_SPI
-    struct place place;
-    if (short_way(&pot_wires[pot], &place)) {
-        uint16_t base = pgm_read_word(&pot_wires[pot].base[0]);
-        if (bus.shift)
-            code = (uint16_t)(code << bus.shift);
-        window(&place, (uint8_t)(base | code >> 8), (uint8_t)(base >> 8 | code));
-        return true;
-    }
-#endif
     look_up(pot);
 #if USES_COUNTERS
     if (bus.bus == COUNTER_BUS) {
@@ -180,24 +167,24 @@ bool pot_write(uint16_t pot, uint16_t code, uint16_t held)
 #endif
 }
 
-bool pot_read(uint16_t pot, uint16_t *code)
+bool pot_write(uint16_t pot, uint16_t code, uint16_t held)
 {
-#if USES_SPI || USES_I2C
 #if USES_SPI
     struct place place;
     if (short_way(&pot_wires[pot], &place)) {
-        uint16_t request = pgm_read_word(&pot_wires[pot].request[0]);
-        uint16_t value = window(&place, (uint8_t)request, (uint8_t)(request >> 8));
-        if (bus.read == READ_NEXT)
-            value = window(&place, 0, 0);
-        if (bus.error_bit && !(value & 0x200))
-            return false;
-        if (bus.reply_shift)
-            value >>= bus.reply_shift;
-        *code = value & bus.mask;
-        return bus.read != NO_READ;
+        uint16_t base = pgm_read_word(&pot_wires[pot].base[0]);
+        if (bus.shift)
+            code = (uint16_t)(code << bus.shift);
+        window(&place, (uint8_t)(base | code >> 8), (uint8_t)(base >> 8 | code));
+        return true;
     }
 #endif
+    return write_long_way(pot, code, held);
+}
+
+/* Return the last two bytes of a reply: no code lies before them. UNKNOWN if the chip did not answer. */
+static NOINLINE uint16_t ask_long_way(uint16_t pot)
+{
     uint8_t reply[3] = {0, 0, 0};
     look_up(pot);
     switch (bus.read) {
@@ -206,32 +193,46 @@ bool pot_read(uint16_t pot, uint16_t *code)
         memcpy(reply, wire.request, bus.reply_bytes);
         spi_window(&wire.select, bus.spcr, bus.spsr, reply, bus.reply_bytes);
         break;
+    case READ_NEXT:
+        spi_window(&wire.select, bus.spcr, bus.spsr, wire.request, bus.request_bytes);
+        spi_window(&wire.select, bus.spcr, bus.spsr, reply, bus.reply_bytes);
+        break;
 #endif
 #if USES_I2C
     case READ_COMBINED:
     case READ_SPLIT:
         if (!i2c_transfer(wire.select.mask, wire.request, bus.request_bytes, reply, bus.reply_bytes,
                           bus.read == READ_SPLIT))
-            return false;
+            return UNKNOWN;
         break;
 #endif
     default:
-        return false;
+        return UNKNOWN;
     }
-    /* Neither do codes in a reply. */
     uint8_t last = (uint8_t)(bus.reply_bytes - 1);
     uint16_t value = (uint16_t)(reply[last] | (last ? reply[last - 1] << 8 : 0));
     if (bus.error_bit && !(value & 0x200))
-        return false;
-    if (wire.reply_shift)
-        value >>= wire.reply_shift;
-    *code = value & bus.mask;
-    return true;
-#else
-    (void)pot;
-    (void)code;
-    return false;
+        return UNKNOWN;
+    return (uint16_t)(value >> wire.reply_shift) & bus.mask;
+}
+
+uint16_t pot_read(uint16_t pot)
+{
+#if USES_SPI
+    struct place place;
+    if (short_way(&pot_wires[pot], &place)) {
+        uint16_t request = pgm_read_word(&pot_wires[pot].request[0]);
+        uint16_t value = window(&place, (uint8_t)request, (uint8_t)(request >> 8));
+        if (bus.read == READ_NEXT)
+            value = window(&place, 0, 0);
+        if (bus.error_bit && !(value & 0x200))
+            return UNKNOWN;
+        if (bus.reply_shift)
+            value >>= bus.reply_shift;
+        return value & bus.mask;
+    }
 #endif
+    return ask_long_way(pot);
 }
 
 /* After power-on some chips take no wiper write, or store each one, until they are told. */

@@ -37,6 +37,7 @@ uint16_t refused_at;
 
 static uint16_t shadow[POTS]; /* code last written, UNKNOWN where a counter has not been homed */
 static uint16_t staged[POTS]; /* UNKNOWN: nothing */
+static uint16_t wanted[POTS]; /* the codes of one request, checked */
 #if SOURCES
 static int64_t levels[SOURCES];
 #endif
@@ -53,17 +54,18 @@ static struct {
     bool zero; /* the block stands for a zero byte, if another one follows */
     bool dropping;
     uint16_t crc;
-    uint32_t last;
+    uint16_t last; /* milliseconds; their lower half is enough */
 } in;
 
 /* The reply that goes out; it stays here to be repeated. */
 static struct {
     uint8_t bytes[FRAME_LIMIT];
     uint8_t length;
+    uint16_t sum; /* the reply's own CRC so far */
     bool too_long;
     bool stored;
     uint8_t seq;
-    uint16_t crc;
+    uint16_t crc; /* of the request */
 } out;
 
 /* Groups of pots are few and asked for in turn, so the last one is kept. */
@@ -77,10 +79,12 @@ static int64_t get64(const uint8_t *at) { return (int64_t)((uint64_t)get32(at) <
 
 static void put8(uint8_t value)
 {
-    if (out.length < FRAME_LIMIT - 2)
+    if (out.length < FRAME_LIMIT - 2) {
         out.bytes[out.length++] = value;
-    else
+        out.sum = crc_update(out.sum, value);
+    } else {
         out.too_long = true;
+    }
 }
 
 static void put16(uint16_t value)
@@ -132,25 +136,33 @@ static inline void group_of(uint16_t pot)
         other_group_of(pot);
 }
 
-/* Return the code a set has for a pot, UNKNOWN where it has none. */
-static inline uint16_t code_for(const struct codes *set, uint16_t pot)
-{
-    if (set->bytes == NULL)
-        return staged[pot];
-    uint16_t index = (uint16_t)(pot - set->first);
-    return set->width == 1 ? set->bytes[index] : get16(set->bytes + 2 * index);
-}
+/* Codes as a request has them: count of them for pots from first on, width bytes each. */
+struct codes {
+    uint16_t first, count;
+    uint8_t width;
+    const uint8_t *bytes;
+};
 
-uint8_t check_codes(const struct codes *set)
+/* Take codes out of a request into `to`, one place a pot, after all of them have been checked. */
+static uint8_t take_codes(const struct codes *set, uint16_t *to)
 {
-    for (uint16_t index = 0; index < set->count; index++) {
-        uint16_t pot = (uint16_t)(set->first + index);
-        if (set->first >= POTS || pot >= POTS)
+    if (set->first >= POTS)
+        return refuse(RANGE, set->first);
+    const uint8_t *at = set->bytes;
+    const uint16_t end = (uint16_t)(set->first + set->count);
+    for (uint16_t pot = set->first; pot < end; pot++) {
+        uint16_t code = *at++;
+        if (set->width == 2)
+            code = (uint16_t)(code << 8 | *at++);
+        if (pot >= POTS)
             return refuse(RANGE, pot);
         group_of(pot);
-        if (code_for(set, pot) > group.highest)
+        if (code > group.highest)
             return refuse(RANGE, pot);
+        wanted[pot] = code;
     }
+    if (to != wanted)
+        memcpy(to + set->first, wanted + set->first, set->count * sizeof *to);
     return OK;
 }
 
@@ -168,35 +180,36 @@ static struct {
     uint8_t verdict;
 } written;
 
-uint8_t write_pots(const struct codes *set, bool verify)
+/* Write a run of codes back to back, leaving out UNKNOWN ones, then read back what can be read. */
+static uint8_t write_pots(const uint16_t *codes, uint16_t first, uint16_t length, bool verify)
 {
-    const uint16_t end = (uint16_t)(set->first + set->count);
-    for (uint16_t pot = set->first; pot < end; pot++) {
-        uint16_t code = code_for(set, pot);
-        if (code == UNKNOWN)
+    const uint16_t end = (uint16_t)(first + length);
+    const uint16_t *code = codes;
+    for (uint16_t pot = first; pot < end; pot++, code++) {
+        if (*code == UNKNOWN)
             continue;
-        if (!pot_write(pot, code, shadow[pot])) {
+        if (!pot_write(pot, *code, shadow[pot])) {
             make_safe(REASON_FAULT);
             return refuse(BUS, pot);
         }
-        shadow[pot] = code;
+        shadow[pot] = *code;
     }
     uint16_t count = 0, echo = CRC_START;
     uint8_t verdict = verify ? VERIFIED : UNCHECKED;
-    for (uint16_t pot = set->first; pot < end; pot++) {
-        uint16_t code = code_for(set, pot), held = code;
-        if (code == UNKNOWN)
+    code = codes;
+    for (uint16_t pot = first; pot < end; pot++, code++) {
+        uint16_t held = *code;
+        if (held == UNKNOWN)
             continue;
         group_of(pot);
-        if (!(group.flags & READABLE)) {
-            if (verify)
-                verdict = UNVERIFIABLE;
-        } else if (!pot_read(pot, &held)) {
-            make_safe(REASON_FAULT);
-            return refuse(BUS, pot);
-        } else if (verify && held != code) {
-            make_safe(REASON_FAULT);
-            return refuse(VERIFY, pot);
+        if (group.flags & READABLE) {
+            held = pot_read(pot);
+            if (held != *code && (verify || held == UNKNOWN)) {
+                make_safe(REASON_FAULT);
+                return refuse(held == UNKNOWN ? BUS : VERIFY, pot);
+            }
+        } else if (verify) {
+            verdict = UNVERIFIABLE;
         }
         count++;
         echo = crc_code(echo, pot, held);
@@ -205,6 +218,14 @@ uint8_t write_pots(const struct codes *set, bool verify)
     written.echo = echo;
     written.verdict = verdict;
     return OK;
+}
+
+uint8_t write_pot(uint16_t pot, uint16_t code)
+{
+    group_of(pot);
+    if (code > group.highest)
+        return refuse(RANGE, pot);
+    return write_pots(&code, pot, 1, true);
 }
 
 static void put_written(void)
@@ -218,8 +239,11 @@ uint8_t read_pot(uint16_t pot, uint16_t *code)
 {
     group_of(pot);
     *code = UNKNOWN;
-    if (group.flags & READABLE && !pot_read(pot, code))
-        return refuse(BUS, pot);
+    if (group.flags & READABLE) {
+        *code = pot_read(pot);
+        if (*code == UNKNOWN)
+            return refuse(BUS, pot);
+    }
     return OK;
 }
 
@@ -241,11 +265,9 @@ static uint16_t stage_crc(void)
 
 static uint8_t stage(const struct codes *set)
 {
-    uint8_t status = check_codes(set);
+    uint8_t status = take_codes(set, staged);
     if (status != OK)
         return status;
-    for (uint16_t index = 0; index < set->count; index++)
-        staged[set->first + index] = code_for(set, (uint16_t)(set->first + index));
     uint16_t count = 0;
     for (uint16_t pot = 0; pot < POTS; pot++)
         count = (uint16_t)(count + (staged[pot] != UNKNOWN));
@@ -255,12 +277,11 @@ static uint8_t stage(const struct codes *set)
 
 static uint8_t commit(uint16_t crc, bool verify)
 {
-    static const struct codes everything = {0, POTS, 2, NULL};
     uint8_t status = OK;
     if (stage_crc() != crc)
         status = refuse(STAGE_CRC, UNKNOWN);
     else
-        status = write_pots(&everything, verify);
+        status = write_pots(staged, 0, POTS, verify);
     forget_stage();
     return status;
 }
@@ -483,11 +504,17 @@ static void scan_channels(const struct scan *scan)
 {
     put8(scan->width);
     put8(scan->scatter);
+    /* The next conversion runs while the last one is worked on. */
+    adc_start(scan->first);
     for (uint8_t index = 0; index < scan->count; index++) {
         uint32_t total = 0;
         uint64_t squares = 0;
         for (uint16_t left = scan->averages; left; left--) {
-            uint16_t code = adc_read((uint8_t)(scan->first + index));
+            uint16_t code = adc_result();
+            if (left > 1)
+                adc_start((uint8_t)(scan->first + index));
+            else if (index + 1 < scan->count)
+                adc_start((uint8_t)(scan->first + index + 1));
             total += code;
             if (scan->scatter)
                 squares += (uint32_t)code * code;
@@ -704,6 +731,12 @@ static uint8_t describe(uint8_t kind, uint8_t index)
     return refuse(RANGE, index);
 }
 
+static uint8_t write_wanted(void)
+{
+    const struct codes *set = &request.codes;
+    return write_pots(wanted + set->first, set->first, set->count, request.verify);
+}
+
 /* Carry out what the latched safe state refuses. */
 static uint8_t move(uint8_t opcode)
 {
@@ -715,18 +748,18 @@ static uint8_t move(uint8_t opcode)
         status = commit(request.crc, request.verify);
         break;
     case WRITE:
-        status = check_codes(&request.codes);
+        status = take_codes(&request.codes, wanted);
         if (status == OK)
-            status = write_pots(&request.codes, request.verify);
+            status = write_wanted();
         break;
     case STEP:
-        status = check_codes(&request.codes);
+        status = take_codes(&request.codes, wanted);
         if (status == OK)
             status = check_levels(request.pairs, request.pair_count);
         if (status == OK)
             status = check_scan(&request.scan, 5);
         if (status == OK)
-            status = write_pots(&request.codes, request.verify);
+            status = write_wanted();
         if (status == OK)
             drive(request.pairs, request.pair_count);
         break;
@@ -808,10 +841,10 @@ static uint8_t execute(uint8_t opcode, uint8_t seq, const uint8_t *at, uint8_t l
 
 /* Frames. */
 
+/* Send what follows the opening delimiter. */
 static void send_frame(const uint8_t *bytes, uint8_t length)
 {
     uint8_t start = 0;
-    serial_send(0);
     for (;;) {
         uint8_t end = start;
         while (end < length && bytes[end] != 0)
@@ -826,25 +859,32 @@ static void send_frame(const uint8_t *bytes, uint8_t length)
     serial_send(0);
 }
 
-static void put_crc(uint8_t *bytes, uint8_t length)
-{
-    uint16_t crc = CRC_START;
-    for (uint8_t index = 0; index < length; index++)
-        crc = crc_update(crc, bytes[index]);
-    bytes[length] = (uint8_t)(crc >> 8);
-    bytes[length + 1] = (uint8_t)crc;
-}
-
+/* A refusal beside the stored reply, which stays as it is. */
 static void send_refusal(uint8_t opcode, uint8_t seq, uint8_t status)
 {
     uint8_t bytes[7] = {opcode | REPLY, seq, status, (uint8_t)(refused_at >> 8), (uint8_t)refused_at};
-    put_crc(bytes, 5);
+    uint16_t crc = CRC_START;
+    for (uint8_t index = 0; index < 5; index++)
+        crc = crc_update(crc, bytes[index]);
+    bytes[5] = (uint8_t)(crc >> 8);
+    bytes[6] = (uint8_t)crc;
     send_frame(bytes, sizeof bytes);
+}
+
+static void begin_reply(uint8_t opcode, uint8_t seq, uint8_t status)
+{
+    out.length = 0;
+    out.too_long = false;
+    out.sum = CRC_START;
+    put8(opcode | REPLY);
+    put8(seq);
+    put8(status);
 }
 
 static void answer(uint16_t crc)
 {
     uint8_t opcode = in.bytes[0], seq = in.bytes[1];
+    serial_send(0); /* travels while the request is carried out */
     if (seq && out.stored && out.seq == seq && out.crc == crc) {
         count_up(&state.replays);
         send_frame(out.bytes, out.length);
@@ -857,23 +897,18 @@ static void answer(uint16_t crc)
         refused_at = in.length < OVERHEAD + 2 ? UNKNOWN : PROTOCOL_MAJOR << 8 | PROTOCOL_MINOR;
         send_refusal(opcode, seq, in.length < OVERHEAD + 2 ? LENGTH : VERSION);
     } else {
-        out.bytes[0] = opcode | REPLY;
-        out.bytes[1] = seq;
-        out.bytes[2] = OK;
-        out.length = 3;
-        out.too_long = false;
+        begin_reply(opcode, seq, OK);
         uint8_t status = execute(opcode, seq, in.bytes + 2, (uint8_t)(in.length - OVERHEAD));
         if (status == OK && out.too_long) {
             status = LENGTH;
             refused_at = UNKNOWN;
         }
         if (status != OK) {
-            out.length = 2;
-            put8(status);
+            begin_reply(opcode, seq, status);
             put16(refused_at);
         }
-        put_crc(out.bytes, out.length);
-        out.length = (uint8_t)(out.length + 2);
+        out.bytes[out.length++] = (uint8_t)(out.sum >> 8);
+        out.bytes[out.length++] = (uint8_t)out.sum;
         out.stored = seq != 0;
         out.seq = seq;
         out.crc = crc;
@@ -896,15 +931,10 @@ static void report_overflow(void)
 {
     count_up(&state.overflows);
     refused_at = UNKNOWN;
+    serial_send(0);
     send_refusal(NOTICE, 0, OVERFLOW);
     forget_frame();
     in.dropping = true;
-}
-
-static void keep(uint8_t byte)
-{
-    in.bytes[in.length++] = byte;
-    in.crc = crc_update(in.crc, byte);
 }
 
 static void end_of_frame(void)
@@ -921,30 +951,44 @@ static void end_of_frame(void)
     forget_frame();
 }
 
-static void binary_byte(uint8_t byte, uint32_t now)
+/* Take bytes up to the first delimiter, and return how many those are. */
+static uint8_t binary_bytes(const uint8_t *bytes, uint8_t count, uint16_t now)
 {
-    if (now - in.last > GAP && (in.encoded || in.dropping)) {
+    if ((uint16_t)(now - in.last) > GAP && (in.encoded || in.dropping)) {
         if (!in.dropping)
             count_up(&state.crc_errors);
         forget_frame();
     }
     in.last = now;
-    if (byte == 0) {
-        end_of_frame();
-    } else if (in.dropping) {
-        return;
-    } else if (in.encoded == LONGEST_ENCODED) {
-        report_overflow();
-    } else if (in.run) {
+    const uint8_t *at = bytes, *end = bytes + count;
+    while (at < end) {
+        uint8_t byte = *at++;
+        if (byte == 0) {
+            end_of_frame();
+            break;
+        }
+        if (in.dropping)
+            continue;
+        if (in.encoded == LONGEST_ENCODED) {
+            report_overflow();
+            continue;
+        }
         in.encoded++;
-        in.run--;
-        keep(byte);
-    } else {
-        if (in.encoded++ && in.zero)
-            keep(0);
-        in.run = (uint8_t)(byte - 1);
-        in.zero = byte != 0xFF;
+        bool data = in.run != 0;
+        if (data) {
+            in.run--;
+        } else {
+            in.run = (uint8_t)(byte - 1);
+            data = in.zero; /* the zero byte that the last block stands for */
+            in.zero = byte != 0xFF;
+            byte = 0;
+        }
+        if (data) {
+            in.bytes[in.length++] = byte;
+            in.crc = crc_update(in.crc, byte);
+        }
     }
+    return (uint8_t)(at - bytes);
 }
 
 /* What the main loop calls. */
@@ -971,16 +1015,21 @@ void potboard_start(uint16_t boots)
     }
 }
 
-void potboard_byte(uint8_t byte, uint32_t now)
+void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now)
 {
-    if (state.binary) {
-        binary_byte(byte, now);
-    } else if (byte == 0) {
-        state.binary = true;
-        forget_frame();
-        text_forget();
-    } else {
-        text_byte(byte, now);
+    while (count) {
+        uint8_t taken = 1;
+        if (state.binary) {
+            taken = binary_bytes(bytes, count, (uint16_t)now);
+        } else if (*bytes == 0) {
+            state.binary = true;
+            forget_frame();
+            text_forget();
+        } else {
+            text_byte(*bytes, now);
+        }
+        bytes += taken;
+        count = (uint8_t)(count - taken);
     }
 }
 

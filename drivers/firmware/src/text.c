@@ -476,7 +476,8 @@ static int16_t ask(uint8_t command, uint32_t number)
         if (number >= ADCS)
             return OUT_OF_RANGE;
         adc_group_of((uint8_t)number, &adc);
-        int32_t code = (int32_t)(adc_read((uint8_t)number) - (int32_t)adc.zero);
+        adc_start((uint8_t)number);
+        int32_t code = (int32_t)(adc_result() - (int32_t)adc.zero);
         uint64_t product = (uint64_t)(code < 0 ? -code : code) * (uint64_t)adc.span;
         uint32_t mask = (uint32_t)((UINT32_C(1) << adc.bits) - 1);
         say_volts(code < 0, product >> adc.bits, (uint32_t)product & mask, adc.bits, 9);
@@ -513,14 +514,10 @@ static int16_t obey(uint8_t command, const uint32_t *numbers, int64_t nanovolts)
     case CLS:
         errors.length = 0;
         return NO_ERROR;
-    case POT: {
+    case POT:
         if (numbers[0] >= POTS || numbers[1] >= UNKNOWN)
             return OUT_OF_RANGE;
-        const uint8_t code[2] = {(uint8_t)(numbers[1] >> 8), (uint8_t)numbers[1]};
-        const struct codes set = {(uint16_t)numbers[0], 1, 2, code};
-        uint8_t status = check_codes(&set);
-        return of_status(status == OK ? write_pots(&set, true) : status);
-    }
+        return of_status(write_pot((uint16_t)numbers[0], (uint16_t)numbers[1]));
     case SOURCE_SET: {
         if (numbers[0] > UINT8_MAX)
             return OUT_OF_RANGE;

@@ -23,17 +23,20 @@ bool pot_write(uint16_t pot, uint16_t code, uint16_t before)
     return true;
 }
 
-bool pot_read(uint16_t pot, uint16_t *code)
+uint16_t pot_read(uint16_t pot)
 {
     if (dead[pot])
-        return false;
-    *code = stuck[pot] >= 0 ? (uint16_t)stuck[pot] : held[pot];
-    return true;
+        return UNKNOWN;
+    return stuck[pot] >= 0 ? (uint16_t)stuck[pot] : held[pot];
 }
 
 void pots_unlock(void) {}
 
-uint16_t adc_read(uint8_t channel) { return adc_codes[channel]; }
+static uint8_t adc_channel;
+
+void adc_start(uint8_t channel) { adc_channel = channel; }
+
+uint16_t adc_result(void) { return adc_codes[adc_channel]; }
 
 void source_set(uint8_t source, int64_t nanovolts) { driven[source] = nanovolts; }
 
@@ -92,8 +95,12 @@ size_t host_feed(const uint8_t *bytes, size_t length, uint32_t now, uint8_t *ans
 {
     host_tick(now);
     sent_length = 0;
-    for (size_t index = 0; index < length; index++)
-        potboard_byte(bytes[index], now);
+    while (length) {
+        uint8_t count = (uint8_t)(length < 200 ? length : 200);
+        potboard_bytes(bytes, count, now);
+        bytes += count;
+        length -= count;
+    }
     if (answer != NULL)
         memcpy(answer, sent, sent_length);
     return sent_length;
