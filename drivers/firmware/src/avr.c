@@ -71,9 +71,8 @@ bool serial_baud(uint32_t rate)
 {
     if (rate < 9600 || rate > 1000000)
         return false;
-    uint32_t real = F_CPU / 8 / (divisor(rate) + 1UL);
-    uint32_t off = real > rate ? real - rate : rate - real;
-    if (off * 40 > rate)
+    int32_t off = (int32_t)(F_CPU / 8 / (divisor(rate) + 1UL)) - (int32_t)rate;
+    if (off * 40 > (int32_t)rate || off * 40 < -(int32_t)rate)
         return false;
     next_baud = rate == baud ? 0 : rate;
     return true;

@@ -7,7 +7,9 @@
 
 #include "platform.h"
 
+#ifndef PROTOCOL_MAJOR
 #define PROTOCOL_MAJOR 1
+#endif
 #define PROTOCOL_MINOR 0
 
 #define FRAME_LIMIT 250

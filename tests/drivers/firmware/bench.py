@@ -22,7 +22,7 @@ from hilcl.sim_backend.emulation.potboard import EmulatedPotBoard, PotFaults, Sw
 HOST = Path(__file__).parent / "host"
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wshadow"]
 
-NANO = {
+NANO: dict[str, object] = {
     "board": "nano",
     "pots": [{"chip": "MCP4351", "select": ["D2", "D3", "D4", "D5"], "safe": 200}],
     "adc": {"channels": [f"A{index}" for index in range(8)]},
@@ -31,7 +31,7 @@ NANO = {
 }
 """Sixteen pots on SPI with readback, two sources with clamp switches, and a free switch."""
 
-MIXED = {
+MIXED: dict[str, object] = {
     "board": "mega",
     "serial": "7",
     "pots": [
@@ -51,6 +51,10 @@ MIXED = {
 """Every bus and nearly every way a chip is talked to."""
 
 
+NUMBERS = ("0", "1", "2", "3", "+1", "-1", "15", "300", "70000", "x", "1.5", "0000000001")
+VOLTS = ("0", "1.5", "2.5E0", "-1", "5.0000001", "FLOAT", "float", ".25", "3e-3", "1e9", "7E99", "x", "1e-99", "1.")
+
+
 def wiring(table: dict[str, object], **changes: object) -> Wiring:
     return read_wiring({**table, **changes}, "1.0")
 
@@ -68,8 +72,8 @@ def compile_host(board: Wiring, folder: Path, sources: list[str], *options: str,
 class HostFirmware:
     """The firmware's protocol as a board: ``feed`` and ``tick`` as the emulated board has them."""
 
-    def __init__(self, board: Wiring, folder: Path, volts: FloatArray) -> None:
-        built = compile_host(board, folder, ["host.c"], "-O1", "-shared", "-fPIC", output="potboard.so")
+    def __init__(self, board: Wiring, folder: Path, volts: FloatArray, *options: str) -> None:
+        built = compile_host(board, folder, ["host.c"], "-O1", "-shared", "-fPIC", *options, output="potboard.so")
         self._library = ctypes.CDLL(str(built))
         self._library.host_feed.restype = ctypes.c_size_t
         self._library.host_code.restype = ctypes.c_uint16
@@ -207,12 +211,14 @@ class Sequences:
             elif spoil < 0.2 and payload:
                 payload[self.chance.randrange(len(payload))] = self.chance.choice([0, 1, 2, 255, 128])
         opcode = self.chance.randrange(128, 256) if self.chance.random() < 0.02 else int(request.opcode)
-        if request.opcode in {wire.Opcode.EXIT} and seq == 0:
+        if request.opcode == wire.Opcode.EXIT and seq == 0:
             seq = 1
         return Frame(opcode, seq, self._calm(opcode, bytes(payload)))
 
     def _calm(self, opcode: int, payload: bytes) -> bytes:
-        """Return a payload whose settling, should it have one, is short enough to be emulated."""
+        """Return a payload whose settling is short enough to be emulated, and its watchdog no matter of rounding."""
+        if opcode == wire.Opcode.WATCHDOG and len(payload) == 2 and 0 < int.from_bytes(payload) < 1000:
+            return (5000).to_bytes(2)
         places = {
             wire.Opcode.WRITE: 4,
             wire.Opcode.COMMIT: 3,
@@ -225,7 +231,7 @@ class Sequences:
             return payload
         return payload[:at] + self.chance.randint(0, self.longest_settling).to_bytes(4, "big") + payload[at + 4 :]
 
-    def _request(self) -> wire.Request:
+    def _request(self) -> wire.Request:  # noqa: PLR0912  # one case per request
         chance, pots = self.chance, self.board.pots
         first = chance.randint(0, pots - 1)
         codes = tuple(self._code(first + index) for index in range(chance.randint(1, 6)))
@@ -298,13 +304,9 @@ class Sequences:
         fields = []
         for kind in COMMANDS[name].split(","):
             if kind == "n":
-                fields.append(chance.choice(["0", "1", "2", "3", "+1", "-1", "15", "300", "70000", "x", "1.5", "0000000001"]))
+                fields.append(chance.choice(NUMBERS))
             elif kind == "v":
-                fields.append(
-                    chance.choice(
-                        ["0", "1.5", "2.5E0", "-1", "5.0000001", "FLOAT", "float", ".25", "3e-3", "1e9", "7E99", "x", "1e-99", "1."]
-                    )
-                )
+                fields.append(chance.choice(VOLTS))
         text = words + (" " + chance.choice([",", ", ", " ,"]).join(fields) if fields else "")
         if name == "WATChdog":
             text = words + " 0"
