@@ -3,6 +3,7 @@
 import ctypes
 import random
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from hilcl.arrays import FloatArray
 from hilcl.drivers import potboard_protocol as wire
-from hilcl.drivers.firmware.build import copy_sources
+from hilcl.drivers.firmware.build import Built, build, copy_sources
 from hilcl.drivers.firmware.header import render
 from hilcl.drivers.firmware.wiring import Wiring, read_wiring
 from hilcl.drivers.potboard_framing import Frame, FrameDecoder
@@ -57,6 +58,18 @@ VOLTS = ("0", "1.5", "2.5E0", "-1", "5.0000001", "FLOAT", "float", ".25", "3e-3"
 
 def wiring(table: dict[str, object], **changes: object) -> Wiring:
     return read_wiring({**table, **changes}, "1.0")
+
+
+_builds: dict[str, tuple[tempfile.TemporaryDirectory[str], Built]] = {}
+
+
+def built(board: Wiring) -> Built:
+    """Return the firmware for a wiring, compiled once in a test run."""
+    key = board.board.name + render(board)
+    if key not in _builds:
+        folder = tempfile.TemporaryDirectory(prefix="hilcl-firmware-")
+        _builds[key] = folder, build(board, Path(folder.name))
+    return _builds[key][1]
 
 
 def compile_host(board: Wiring, folder: Path, sources: list[str], *options: str, output: str) -> Path:
