@@ -1,0 +1,100 @@
+"""A second opinion: the same binary in simavr says the same on its serial port, and its pins carry the chips' frames."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hilcl.drivers import potboard_protocol as wire
+from hilcl.drivers.chips import Lines, SpiFrame, UpDownFrame, chip, waveform, write_frames
+from hilcl.drivers.chips.updown import stores
+from hilcl.drivers.firmware.build import build
+from hilcl.drivers.firmware.wiring import Wiring
+from hilcl.sim_backend.emulation.firmware import FirmwareBoard
+from tests.drivers.firmware.bench import wiring
+
+RUNNER = Path(__file__).parent / "simavr" / "runner.c"
+CODES = (0, 255, 128, 1, 254, 77)
+WRITES: dict[str, object] = {"board": "nano", "pots": [{"chip": "AD5206", "select": ["D9"]}]}
+COUNTS: dict[str, object] = {
+    "board": "nano",
+    "pots": [{"chip": "X9C103", "select": ["D2"], "up_down": "D3", "clock": "D4"}],
+}
+
+pytestmark = pytest.mark.skipif(
+    not Path("/usr/include/simavr/sim_avr.h").exists() or shutil.which("gcc") is None, reason="libsimavr-dev is not installed"
+)
+
+
+def in_simavr(board: Wiring, data: bytes, folder: Path, seconds: float) -> list[list[str]]:
+    """Return the events of a run as words."""
+    built = build(board, folder / "firmware")
+    runner = folder / "runner"
+    subprocess.run(["gcc", "-O1", "-o", str(runner), str(RUNNER), "-lsimavr", "-lelf"], check=True)
+    ports = "".join(sorted({pin[0] for pin in board.board.pins.values()}))
+    words = [str(runner), str(built.elf), board.board.mcu, str(board.board.clock), str(board.baud), ports, str(seconds)]
+    done = subprocess.run(words, input=data, capture_output=True, check=True)
+    events = [line.split() for line in done.stdout.decode().splitlines()]
+    assert events[-1] == ["end"]
+    return events
+
+
+def conversation(*requests: wire.Request) -> bytes:
+    frames = [wire.request_frame(wire.Hello(), 0)]
+    frames += [wire.request_frame(request, seq) for seq, request in enumerate(requests, 1)]
+    return b"*IDN?\nSYST:CAP?\n" + b"".join(frame.encode() for frame in frames)
+
+
+def answer(events: list[list[str]]) -> bytes:
+    return bytes(int(words[1], 16) for words in events if words[0] == "out")
+
+
+def test_spi_windows_and_answers(tmp_path: Path) -> None:
+    board = wiring(WRITES)
+    data = conversation(wire.Write(0, CODES), wire.Read(0, 6, shadow=True), wire.ReadCounters())
+    events = in_simavr(board, data, tmp_path, 0.3)
+    windows: list[bytes] = []
+    selected = False
+    for words in events:
+        if words[:3] == ["pin", "B", "1"]:
+            selected = words[3] == "0"
+            if selected:
+                windows.append(b"")
+        elif words[0] == "spi":
+            assert selected
+            windows[-1] += bytes([int(words[1], 16)])
+    known = chip("AD5206")
+    expected = [
+        frame.payload
+        for codes in ((128,) * 6, CODES)
+        for wiper, code in enumerate(codes)
+        for frame in write_frames(known, wiper, code)
+        if isinstance(frame, SpiFrame)
+    ]
+    assert windows[-12:] == expected
+    other = FirmwareBoard(board, lambda codes: None)
+    try:
+        assert answer(events) == other.feed(data, 0.0)
+    finally:
+        other.close()
+
+
+def test_counts_and_never_stores(tmp_path: Path) -> None:
+    events = in_simavr(wiring(COUNTS), conversation(wire.Write(0, (37,)), wire.Write(0, (40,))), tmp_path, 0.3)
+    names = {"2": "deselected", "3": "up", "4": "clock"}
+    levels = {"deselected": True, "up": True, "clock": True}
+    seen: list[Lines] = []
+    for words in events:
+        if words[:2] == ["pin", "D"] and words[2] in names:
+            levels[names[words[2]]] = words[3] == "1"
+            seen.append(Lines(**levels))
+    assert not stores(tuple(seen))
+    expected = [*waveform(UpDownFrame(True, 99)), *waveform(UpDownFrame(False, 62)), *waveform(UpDownFrame(True, 3))]
+    falls = [(before.up, before.deselected) for before, after in zip(seen, seen[1:], strict=False) if before.clock and not after.clock]
+    wanted = [
+        (before.up, before.deselected)
+        for before, after in zip(expected, expected[1:], strict=False)
+        if before.clock and not after.clock
+    ]
+    assert falls[-len(wanted) :] == wanted
