@@ -40,7 +40,19 @@ _UNO = _named("D", _ports("D01234567", "B012345")) | _named("A", _ports("C012345
 _MEGA = _named(
     "D",
     _ports(
-        "E0145", "G5", "E3", "H3456", "B4567", "J10", "H10", "D3210", "A01234567", "C76543210", "D7", "G210", "L76543210",
+        "E0145",
+        "G5",
+        "E3",
+        "H3456",
+        "B4567",
+        "J10",
+        "H10",
+        "D3210",
+        "A01234567",
+        "C76543210",
+        "D7",
+        "G210",
+        "L76543210",
         "B3210",
     ),
 ) | _named("A", _ports("F01234567", "K01234567"))
@@ -50,8 +62,17 @@ _MEGA_SPI = {"ss": "D53", "mosi": "D51", "miso": "D50", "sck": "D52"}
 
 def _small(name: str, title: str, baud: int, channels: int) -> McuBoard:
     return McuBoard(
-        name, title, "atmega328p", "arduino", baud, _UNO, {f"A{index}": index for index in range(channels)}, _UNO_SPI,
-        ("A4", "A5"), flash=32768 - 2048, ram=2048,
+        name,
+        title,
+        "atmega328p",
+        "arduino",
+        baud,
+        _UNO,
+        {f"A{index}": index for index in range(channels)},
+        _UNO_SPI,
+        ("A4", "A5"),
+        flash=32768 - 2048,
+        ram=2048,
     )
 
 
@@ -61,8 +82,17 @@ BOARDS = {
         _small("uno", "Arduino Uno", 115_200, 6),
         _small("nano", "Arduino Nano", 57_600, 8),
         McuBoard(
-            "mega", "Arduino Mega 2560", "atmega2560", "wiring", 115_200, _MEGA,
-            {f"A{index}": index for index in range(16)}, _MEGA_SPI, ("D20", "D21"), flash=262144 - 8192, ram=8192,
+            "mega",
+            "Arduino Mega 2560",
+            "atmega2560",
+            "wiring",
+            115_200,
+            _MEGA,
+            {f"A{index}": index for index in range(16)},
+            _MEGA_SPI,
+            ("D20", "D21"),
+            flash=262144 - 8192,
+            ram=8192,
         ),
     )
 }

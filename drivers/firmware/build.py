@@ -55,7 +55,9 @@ def build(wiring: Wiring, folder: Path) -> Built:
         copy_sources(folder)
         (folder / "wiring.h").write_text(render(wiring), encoding="ascii")
     except OSError as cause:
-        raise InputError(f"the firmware cannot be written to {folder} ({cause.strerror}): choose another folder") from cause
+        raise InputError(
+            f"the firmware cannot be written to {folder} ({cause.strerror}): choose another folder"
+        ) from cause
     elf, image = folder / "potboard.elf", folder / "potboard.hex"
     board = wiring.board
     options = [f"-mmcu={board.mcu}", f"-DF_CPU={board.clock}UL", "-O2", "-flto", *WARNINGS]

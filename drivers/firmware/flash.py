@@ -30,7 +30,9 @@ def flash(board: McuBoard, image: Path, port: str, baud: int | None = None) -> N
             avrdude_command(board, image, port, baud), capture_output=True, text=True, check=False, timeout=PATIENCE
         )
     except subprocess.TimeoutExpired as cause:
-        raise BoardError(f"{board.title} on {port} did not take the firmware in {PATIENCE:g} s: check the cable") from cause
+        raise BoardError(
+            f"{board.title} on {port} did not take the firmware in {PATIENCE:g} s: check the cable"
+        ) from cause
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "done" not in line]
         told = lines[0] if lines else "avrdude said nothing"

@@ -121,7 +121,7 @@ def _registers(limit: float, mode: int, clock: int) -> tuple[int, int]:
 
 def render(wiring: Wiring) -> str:
     """Return the text of wiring.h."""
-    board, groups = wiring.board, wiring.groups
+    groups = wiring.groups
     adcs = 0 if wiring.adc is None else len(wiring.adc.channels)
     spi = bool(wiring.sources) or any(group.bus == "spi" for group in groups)
     i2c = [group.chip for group in groups if group.bus == "i2c"]
@@ -152,11 +152,11 @@ def render(wiring: Wiring) -> str:
         "#endif",
     ]
     if wiring.adc is not None:
+        span = round(wiring.adc.volts * 1e9)
         lines += [
             "",
             "static const struct adc_group adc_groups[] PROGMEM __attribute__((unused)) = {",
-            f"    {{0, {adcs}, {ADC_BITS}, 0, INT64_C({round(wiring.adc.volts * 1e9)}), "
-            f"{round(wiring.adc_conversion * 1e6)}}},",
+            f"    {{0, {adcs}, {ADC_BITS}, 0, INT64_C({span}), {round(wiring.adc_conversion * 1e6)}}},",
             "};",
         ]
     if wiring.sources:

@@ -220,12 +220,65 @@ def check_wiring(table: BoardWiring, version: str) -> Wiring:
     )
 
 
+def automatic_wiring(
+    chip_name: str,
+    pots: int,
+    *,
+    adcs: int = 0,
+    volts: float = 5.0,
+    sources: int = 0,
+    switches: int = 0,
+    serial: str = "0",
+    baud: int = 115_200,
+) -> dict[str, Any]:
+    """Return a table ``[firmware]`` for like pots on an Arduino Mega: the first pins that are free, in order.
+
+    Source n is connected by switch n, as far as there are switches. For an emulated board, whose wires cost nothing.
+    Raises InputError where the pots are no whole number of chips, or the Mega has not pins enough.
+    """
+    known = chip(chip_name)
+    chips, rest = divmod(pots, known.wipers)
+    if rest or not chips:
+        raise InputError(f"{pots} pots are no whole number of {known.name} with {known.wipers} pots each: wire others")
+    pins = [f"D{pin}" for pin in (*range(22, 50), *range(2, 10), *range(14, 20))]
+    dacs = (sources + 1) // 2
+    needed = chips * (known.buses[0] != "i2c") + dacs + switches + 2 * (known.buses == ("updown",))
+    if needed > len(pins) or adcs > len(BOARDS["mega"].analog):
+        raise InputError(
+            f"an Arduino Mega has not pins enough for {chips} {known.name} and {adcs} ADC channels: wire less"
+        )
+    group: dict[str, Any] = {"chip": known.name}
+    if known.buses[0] == "i2c":
+        addresses = [] if known.address is None else sorted(set(known.address.all().values()))
+        if chips > len(addresses):
+            raise InputError(f"{chips} {known.name} cannot share an I2C bus: it has {len(addresses)} addresses")
+        group["address"] = addresses[:chips]
+    else:
+        group["select"] = [pins.pop(0) for _ in range(chips)]
+    if known.buses == ("updown",):
+        group |= {"up_down": pins.pop(0), "clock": pins.pop(0)}
+    table: dict[str, Any] = {"board": "mega", "serial": serial, "baud": baud, "pots": [group]}
+    if adcs:
+        table["adc"] = {"channels": [f"A{pin}" for pin in range(adcs)], "volts": volts}
+    table["switches"] = [pins.pop(0) for _ in range(switches)]
+    table["sources"] = [
+        {
+            "chip": "MCP4922" if 2 * dac + 1 < sources else "MCP4921",
+            "select": pins.pop(0),
+            "volts": volts,
+            "switches": [one if one < switches else -1 for one in range(2 * dac, min(2 * dac + 2, sources))],
+        }
+        for dac in range(dacs)
+    ]
+    return table
+
+
 class _Pins:
     """Who has which pin."""
 
     def __init__(self, board: McuBoard) -> None:
         self._board = board
-        self._taken = {name: "the serial port" for name in board.reserved}
+        self._taken = dict.fromkeys(board.reserved, "the serial port")
 
     def take(self, name: str, key: str, *, output: bool = False) -> None:
         """Give a pin to a key of the file."""
@@ -263,7 +316,9 @@ def _group(chips: PotChips, key: str, first: int, pins: _Pins, addresses: dict[i
         places = tuple(_address(known, given, key) for given in chips.address)
         for place in places:
             if place in addresses:
-                raise InputError(f"{key}.address: 0x{place:02X} is already that of {addresses[place]}: wire another one")
+                raise InputError(
+                    f"{key}.address: 0x{place:02X} is already that of {addresses[place]}: wire another one"
+                )
             addresses[place] = f"a {known.name} in {key}"
         return Group(known, bus, first, places, power_on, safe)
     for pin in chips.select:
@@ -295,7 +350,11 @@ def _bus(chips: PotChips, known: Chip, key: str) -> Bus:
 def _address(known: Chip, given: int | str, key: str) -> int:
     if isinstance(given, int):
         if known.address is None or given not in known.address.all().values():
-            has = "" if known.address is None else ", ".join(f"0x{one:02X}" for one in sorted(known.address.all().values()))
+            has = (
+                ""
+                if known.address is None
+                else ", ".join(f"0x{one:02X}" for one in sorted(known.address.all().values()))
+            )
             raise InputError(f"{key}.address: {known.name} cannot be at 0x{given:02X}: it can be at {has}")
         return given
     levels = [level.strip() for level in given.split(",") if level.strip()]

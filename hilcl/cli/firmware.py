@@ -43,7 +43,9 @@ def build(experiment: Path, output: Path) -> None:
 @experiment_argument
 @port_option
 @folder_option
-@click.option("--baud", type=int, default=None, metavar="RATE", help="Baud rate of the bootloader, if not the usual one.")
+@click.option(
+    "--baud", type=int, default=None, metavar="RATE", help="Baud rate of the bootloader, if not the usual one."
+)
 def flash(experiment: Path, port: str, output: Path, baud: int | None) -> None:
     """Build the firmware, write it into the board on PORT with avrdude, and check what then answers there."""
     from hilcl.drivers.firmware import VERSION

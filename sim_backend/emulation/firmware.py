@@ -70,8 +70,8 @@ def find_avr8js() -> Path:
         if (folder / AVR8JS / "package.json").is_file():
             return folder / AVR8JS
     raise InputError(
-        f"avr8js is not installed: `npm install --global --prefix {sys.prefix} {AVR8JS}@{AVR8JS_VERSION}` puts it beside "
-        "hilcl"
+        f"avr8js is not installed: `npm install --global --prefix {sys.prefix} {AVR8JS}@{AVR8JS_VERSION}` puts it "
+        "beside hilcl"
     )
 
 
@@ -306,7 +306,9 @@ class FirmwareMachine:
     def _gone(self) -> BoardError:
         told = ""
         if self._process.stderr is not None and not self._process.stderr.closed and self._process.poll() is not None:
-            lines = [line for line in self._process.stderr.read().decode(errors="replace").splitlines() if "Error" in line]
+            lines = [
+                line for line in self._process.stderr.read().decode(errors="replace").splitlines() if "Error" in line
+            ]
             told = f" ({lines[0].strip()})" if lines else ""
         return BoardError(f"the emulated microcontroller has ended{told}: check the installation of Node.js and avr8js")
 
@@ -449,7 +451,7 @@ class SteadyClock:
 
 
 class FirmwareServer:
-    """Serves the firmware until ``close``, like PotBoardServer; ``port`` is what pySerial's ``serial_for_url`` opens."""
+    """Serves the firmware until ``close``, like PotBoardServer; ``port`` is what pySerial opens."""
 
     def __init__(self, board: FirmwareBoard, *, tcp: int | None = None, faults: WireFaults | None = None) -> None:
         self.board = board

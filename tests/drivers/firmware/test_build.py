@@ -36,11 +36,24 @@ def test_static_analysis_finds_nothing(table: dict[str, object], tmp_path: Path)
     (tmp_path / "wiring.h").write_text(render(wiring(table)))
     done = subprocess.run(
         [
-            "cppcheck", "--enable=warning,style,performance,portability", "--error-exitcode=1", "--inline-suppr", "--quiet",
-            "--std=c11", "--platform=avr8", "-D__AVR__", "-D__AVR_ATmega328P__", "-DF_CPU=16000000UL",
-            "--suppress=missingIncludeSystem", "--suppress=unusedStructMember", *SOURCES,
+            "cppcheck",
+            "--enable=warning,style,performance,portability",
+            "--error-exitcode=1",
+            "--inline-suppr",
+            "--quiet",
+            "--std=c11",
+            "--platform=avr8",
+            "-D__AVR__",
+            "-D__AVR_ATmega328P__",
+            "-DF_CPU=16000000UL",
+            "--suppress=missingIncludeSystem",
+            "--suppress=unusedStructMember",
+            *SOURCES,
         ],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

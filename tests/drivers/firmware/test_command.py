@@ -74,7 +74,7 @@ def test_over_tcp() -> None:
 def test_unplugging_is_one_sentence(server: FirmwareServer) -> None:
     board = PotBoard("board", server.port, PotBoardOptions(turnaround=0.5, watchdog=None)).open()
     server.close()
-    with pytest.raises(BoardError, match="board .* broke|did not answer") as raised:
+    with pytest.raises(BoardError, match=r"board .* broke|did not answer") as raised:
         board.read()
     assert "\n" not in str(raised.value)
     board.abandon()
@@ -92,9 +92,18 @@ def test_a_board_of_another_version_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"pots": [{"chip": "MCP4351", "select": ["D2", "D3"], "safe": 200}]}, "16 of MCP4351 on the board and 8 of MCP4351"),
-        ({"pots": [{"chip": "AD5144", "select": ["D2", "D3", "D4", "D5"]}]}, "16 of MCP4351 on the board and 16 of AD5144"),
-        ({"pots": [{"chip": "MCP4351", "select": ["D2", "D3", "D4", "D5"], "safe": 9}]}, "go to code 200 when safe and to 9"),
+        (
+            {"pots": [{"chip": "MCP4351", "select": ["D2", "D3"], "safe": 200}]},
+            "16 of MCP4351 on the board and 8 of MCP4351",
+        ),
+        (
+            {"pots": [{"chip": "AD5144", "select": ["D2", "D3", "D4", "D5"]}]},
+            "16 of MCP4351 on the board and 16 of AD5144",
+        ),
+        (
+            {"pots": [{"chip": "MCP4351", "select": ["D2", "D3", "D4", "D5"], "safe": 9}]},
+            "go to code 200 when safe and to 9",
+        ),
         ({"adc": {"channels": ["A0"]}}, "it has 8 ADC channels and the file wires 1"),
         ({"switches": ["D7", "D8"]}, "it has 3 switches and the file wires 2"),
     ],
@@ -137,7 +146,7 @@ def test_flashing_touches_the_flash_only(tmp_path: Path) -> None:
 
 def test_flashing_a_port_where_nobody_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "avrdude"
-    program.write_text("#!/bin/sh\necho \"avrdude: ser_open(): can't open device\" >&2\nexit 1\n")
+    program.write_text('#!/bin/sh\necho "avrdude: ser_open(): can\'t open device" >&2\nexit 1\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(BoardError, match=r"Arduino Uno on /dev/none was not flashed \(avrdude: ser_open"):

@@ -85,9 +85,7 @@ def bench(
     def set_codes(codes: IntArray) -> None:
         circuit.set_conductances(table_of_truth[edges, codes])
 
-    firmware = FirmwareBoard(
-        read_wiring(table, "1.0"), set_codes, read_nodes=circuit.potentials, clock=clock
-    )
+    firmware = FirmwareBoard(read_wiring(table, "1.0"), set_codes, read_nodes=circuit.potentials, clock=clock)
     with FirmwareServer(firmware) as server, PotBoard("board", server.port, PATIENT) as pots:
         wiring = Wiring(
             pots=[(pots, edges.tolist())],
@@ -98,9 +96,7 @@ def bench(
             yield board, firmware, pots, clock
 
 
-def codes_of(
-    board: SimulatedBoard | BenchBoard, task: Task, rule: ContrastiveLearning, epochs: int
-) -> list[list[int]]:
+def codes_of(board: SimulatedBoard | BenchBoard, task: Task, rule: ContrastiveLearning, epochs: int) -> list[list[int]]:
     return [step.codes.tolist() for step in train(board, task, rule, epochs) if step.codes is not None]
 
 
@@ -125,7 +121,11 @@ def test_fifty_epochs_write_the_codes_of_the_simulator(
     defects = PotDefects(tolerance=0.2)
     start = pot.conductances()[pot.positions // 2]
     simulated = SimulatedBoard(
-        network, start, imperfections=Imperfections(pots=defects, meters=MeterDefects(resolution=STEP)), seed=SEED, pots=pot
+        network,
+        start,
+        imperfections=Imperfections(pots=defects, meters=MeterDefects(resolution=STEP)),
+        seed=SEED,
+        pots=pot,
     )
     expected = codes_of(simulated, task, rule, 50)
     assert sum(earlier != later for earlier, later in pairwise(expected)) > 5

@@ -13,7 +13,17 @@ from hilcl.drivers.firmware.wiring import MOST_POTS, Wiring
 from hilcl.drivers.potboard_framing import FrameDecoder
 from hilcl.sim_backend.emulation.firmware import FirmwareBoard
 from hilcl.sim_backend.emulation.port import OPEN
-from tests.drivers.firmware.bench import MIXED, NANO, Sequences, Terminal, built, emulated, volts_of, wiring, without_window
+from tests.drivers.firmware.bench import (
+    MIXED,
+    NANO,
+    Sequences,
+    Terminal,
+    built,
+    emulated,
+    volts_of,
+    wiring,
+    without_window,
+)
 
 CLOCK = 16e6
 FAST = 1_000_000
@@ -96,9 +106,7 @@ def boards_of_all_chips() -> list[tuple[dict[str, object], list[str]]]:
 
 
 @pytest.mark.parametrize("table", [table for table, _ in boards_of_all_chips()])
-def test_every_chip_of_the_catalogue_takes_its_codes(
-    make: Callable[..., Board], table: dict[str, object]
-) -> None:
+def test_every_chip_of_the_catalogue_takes_its_codes(make: Callable[..., Board], table: dict[str, object]) -> None:
     """By the models' own reading of the data sheets, which also watch modes, clocks, lengths and orders."""
     board = make(table)
     assert board.wiring.pots <= MOST_POTS["atmega2560"]

@@ -8,12 +8,26 @@ import pytest
 
 from hilcl.drivers import potboard_protocol as wire
 from hilcl.drivers.potboard_framing import FrameDecoder
-from tests.drivers.firmware.bench import MIXED, NANO, HostFirmware, Sequences, compile_host, emulated, volts_of, wiring, without_window
+from tests.drivers.firmware.bench import (
+    MIXED,
+    NANO,
+    HostFirmware,
+    Sequences,
+    compile_host,
+    emulated,
+    volts_of,
+    wiring,
+    without_window,
+)
 
 
 def homed(board: HostFirmware, twin_codes: list[int], counters: set[int]) -> list[tuple[int, int]]:
     """Return codes that differ; counters do where they were never written."""
-    return [pair for pot, pair in enumerate(zip(board.codes, twin_codes, strict=True)) if pair[0] != pair[1] and pot not in counters]
+    return [
+        pair
+        for pot, pair in enumerate(zip(board.codes, twin_codes, strict=True))
+        if pair[0] != pair[1] and pot not in counters
+    ]
 
 
 @pytest.mark.parametrize("table", [NANO, MIXED], ids=["one kind of pot", "every bus"])
@@ -57,8 +71,14 @@ def test_agrees_with_the_emulator_on_five_thousand_sequences(table: dict[str, ob
 def test_bytes_of_chance_break_nothing(tmp_path: Path) -> None:
     """Under the address and undefined-behaviour sanitizers; frames with a right CRC reach behind the decoder."""
     fuzz = compile_host(
-        wiring(MIXED), tmp_path, ["host.c", "fuzz.c"], "-g", "-O1", "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all", output="fuzz",
+        wiring(MIXED),
+        tmp_path,
+        ["host.c", "fuzz.c"],
+        "-g",
+        "-O1",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        output="fuzz",
     )
     for seed in (1, 2):
         done = subprocess.run([str(fuzz), "20000", str(seed)], capture_output=True, text=True, check=False)

@@ -1,7 +1,8 @@
-"""A second opinion: the same binary in simavr says the same on its serial port, and its pins carry the chips' frames."""
+"""A second opinion: the same binary in simavr says the same on its port, and its pins carry the chips' frames."""
 
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ COUNTS: dict[str, object] = {
 }
 
 pytestmark = pytest.mark.skipif(
-    not Path("/usr/include/simavr/sim_avr.h").exists() or shutil.which("gcc") is None, reason="libsimavr-dev is not installed"
+    not Path("/usr/include/simavr/sim_avr.h").exists() or shutil.which("gcc") is None,
+    reason="libsimavr-dev is not installed",
 )
 
 
@@ -91,10 +93,8 @@ def test_counts_and_never_stores(tmp_path: Path) -> None:
             seen.append(Lines(**levels))
     assert not stores(tuple(seen))
     expected = [*waveform(UpDownFrame(True, 99)), *waveform(UpDownFrame(False, 62)), *waveform(UpDownFrame(True, 3))]
-    falls = [(before.up, before.deselected) for before, after in zip(seen, seen[1:], strict=False) if before.clock and not after.clock]
+    falls = [(before.up, before.deselected) for before, after in pairwise(seen) if before.clock and not after.clock]
     wanted = [
-        (before.up, before.deselected)
-        for before, after in zip(expected, expected[1:], strict=False)
-        if before.clock and not after.clock
+        (before.up, before.deselected) for before, after in pairwise(expected) if before.clock and not after.clock
     ]
     assert falls[-len(wanted) :] == wanted

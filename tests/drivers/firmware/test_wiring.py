@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hilcl.drivers.firmware.header import render
-from hilcl.drivers.firmware.wiring import load_wiring
+from hilcl.drivers.firmware.wiring import automatic_wiring, load_wiring, read_wiring
 from hilcl.errors import InputError
 from tests.drivers.firmware.bench import MIXED, NANO, wiring
 
@@ -36,7 +36,10 @@ def test_chips_that_recall_their_code_start_at_the_safe_one() -> None:
     [
         ({"pots": []}, "a pot board needs pots"),
         ({"pots": [{"chip": "AD5207", "select": ["D2"]}]}, 'no digital potentiometer "AD5207".*did you mean AD5206'),
-        ({"pots": [{"chip": "AD5206", "select": ["D99"]}]}, r"firmware.pots\[0\].select: Arduino Nano has no digital pin"),
+        (
+            {"pots": [{"chip": "AD5206", "select": ["D99"]}]},
+            r"firmware.pots\[0\].select: Arduino Nano has no digital pin",
+        ),
         ({"pots": [{"chip": "AD5206", "select": ["D2", "D2"]}]}, "pin D2 is already used for firmware.pots"),
         ({"pots": [{"chip": "AD5206", "select": ["D1"]}]}, "pin D1 is already used for the serial port"),
         ({"pots": [{"chip": "AD5206", "select": ["D11"]}]}, "pin D11 is already used"),
@@ -55,7 +58,10 @@ def test_chips_that_recall_their_code_start_at_the_safe_one() -> None:
         ({"sources": [{"select": "D6", "switches": [0]}]}, "give a switch or -1 for each"),
         ({"sources": [{"select": "D6", "switches": [0, 5]}]}, "there is no switch 5"),
         ({"sources": [{"select": "D6", "switches": [1, 1]}]}, "switch 1 belongs to two sources"),
-        ({"pots": [{"chip": "AD5206", "select": [f"A{i}" for i in range(6)] + [f"D{i}" for i in range(2, 11)] * 2}]}, "D2"),
+        (
+            {"pots": [{"chip": "AD5206", "select": [f"A{i}" for i in range(6)] + [f"D{i}" for i in range(2, 11)] * 2}]},
+            "D2",
+        ),
         ({"maker": 'a"\n'}, "firmware.maker"),
     ],
 )
@@ -72,7 +78,7 @@ def test_too_many_pots_for_the_memory() -> None:
     assert wiring({"board": "uno", "pots": pots}).pots == 88
     with pytest.raises(InputError, match="0x2C is already that of a DS1803"):
         wiring({"board": "uno", "pots": [*pots, *more]})
-    with pytest.raises(InputError, match="memory for 96 pots, not for 9[78]"):
+    with pytest.raises(InputError, match=r"memory for 96 pots, not for 9[78]"):
         wiring({"board": "uno", "pots": [*pots, more[0], {"chip": "AD5144A", "address": [0x20]}]})
 
 
@@ -83,7 +89,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [("[firmware", "is not TOML"), ("[board]\n", r"has no table \[firmware\]"), (None, "cannot be read")]
+    ("content", "sentence"),
+    [("[firmware", "is not TOML"), ("[board]\n", r"has no table \[firmware\]"), (None, "cannot be read")],
 )
 def test_a_file_without_a_wiring(tmp_path: Path, content: str | None, sentence: str) -> None:
     file = tmp_path / "bench.toml"
@@ -99,3 +106,25 @@ def test_the_header_names_pins_and_registers() -> None:
     assert "{PIN(D, 2), 0, {0x70, 0x00}, 0, {0x7F, 0xFF}, 0}" in text
     assert '#define IDENTITY "hilcl,pot board nano,0,1.0"' in text
     assert "static const struct pin switch_pins[] PROGMEM" in text
+
+
+@pytest.mark.parametrize("name", ["AD5206", "MCP4351", "AD5220", "AD5254", "AD5144"])
+def test_a_wiring_for_an_emulated_board(name: str) -> None:
+    board = read_wiring(automatic_wiring(name, 12, adcs=16, sources=3, switches=4, serial="9"), "1.0")
+    assert board.pots == 12
+    assert len(board.switches) == 4
+    assert [source.switch for source in board.sources] == [0, 1, 2]
+    assert board.identity == "hilcl,pot board mega,9,1.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "pots", "sentence"),
+    [
+        ("MCP4351", 30, "no whole number of MCP4351"),
+        ("AD5254", 40, "has 4 addresses"),
+        ("AD5220", 60, "not pins enough"),
+    ],
+)
+def test_a_wiring_that_is_too_large(name: str, pots: int, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        automatic_wiring(name, pots)
