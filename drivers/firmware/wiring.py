@@ -93,7 +93,7 @@ class Group:
     chip: Chip
     bus: Bus
     first: int
-    places: tuple[str, ...] | tuple[int, ...]
+    places: tuple[str | int, ...]
     power_on: int
     safe: int
     up_down: str = ""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hilcl.drivers.firmware import build as building
 from hilcl.drivers.firmware.build import SOURCES, build, copy_sources
 from hilcl.drivers.firmware.header import render
 from hilcl.errors import InputError
@@ -59,7 +58,7 @@ def test_static_analysis_finds_nothing(table: dict[str, object], tmp_path: Path)
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(building.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InputError, match="avr-gcc is not installed: install it with"):
         build(wiring(NANO), tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from hilcl.cli.firmware import firmware as command
-from hilcl.drivers.firmware import flash as flashing
 from hilcl.drivers.firmware.boards import BOARDS
 from hilcl.drivers.firmware.compare import check_board
 from hilcl.drivers.firmware.flash import avrdude_command, flash
@@ -154,6 +153,6 @@ def test_flashing_a_port_where_nobody_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_flashing_without_avrdude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flashing.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InputError, match="avrdude is not installed"):
         flash(BOARDS["uno"], tmp_path / "potboard.hex", "/dev/none")

@@ -196,9 +196,9 @@ def test_silence_of_the_host_makes_the_board_safe(make: Callable[..., Board]) ->
     board.ask(wire.Watchdog(500))
     heard = board.machine.feed(b"").cycles
     board.machine.feed(b"", heard + round(0.499 * CLOCK))
-    assert board.firmware.outputs_on[0]
+    assert board.firmware.outputs_on == (True, False)
     board.machine.feed(b"", heard + round(0.503 * CLOCK))
-    assert not board.firmware.outputs_on[0]
+    assert board.firmware.outputs_on == (False, False)
     assert board.terminals[0].applied is OPEN
     assert board.codes[-1] == [200] * 16
     assert board.ask(wire.Write(0, (1,))) == wire.Refusal(wire.Status.SAFE, wire.Reason.WATCHDOG)
