@@ -367,6 +367,11 @@ class FirmwareBoard:
         self.machine.feed(b"")
 
     @property
+    def identity(self) -> str:
+        """Maker, model, serial number and firmware, as the firmware says."""
+        return self.wiring.identity
+
+    @property
     def codes(self) -> IntArray:
         """Codes the chips hold, (P,)."""
         with self._lock:
