@@ -13,16 +13,19 @@ INK, CHIP, BOARD = "#222222", "#e8eef7", "#dff0e4"
 
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, title: str, colour: str = CHIP) -> None:
+    """Draw a chip with its name."""
     axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=INK, linewidth=1.2))
     axes.text(x + width / 2, y + height - 0.18, title, ha="center", va="top", fontsize=9, weight="bold")
 
 
 def pin(axes: Axes, x: float, y: float, name: str, *, left: bool) -> None:
+    """Draw a pin with its name inside the chip."""
     axes.plot([x - 0.25, x] if left else [x, x + 0.25], [y, y], color=INK, linewidth=1)
     axes.text(x + (0.08 if left else -0.08), y, name, ha="left" if left else "right", va="center", fontsize=7)
 
 
 def wire(axes: Axes, points: list[tuple[float, float]], label: str = "", colour: str = INK) -> None:
+    """Draw a wire through points, with a label at its beginning."""
     axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, solid_joinstyle="round")
     if label:
         x, y = points[0]
@@ -30,11 +33,13 @@ def wire(axes: Axes, points: list[tuple[float, float]], label: str = "", colour:
 
 
 def resistor(axes: Axes, x: float, y: float, label: str) -> None:
+    """Draw a resistor that begins at x."""
     axes.add_patch(Rectangle((x, y - 0.09), 0.5, 0.18, facecolor="white", edgecolor=INK, linewidth=1))
     axes.text(x + 0.25, y + 0.14, label, ha="center", fontsize=6.5)
 
 
 def draw(axes: Axes) -> None:
+    """Draw the whole board."""
     blue, red, green = "#1f5fa8", "#b03030", "#2c7a3f"
     box(axes, 0.0, 0.0, 2.6, 8.6, "Arduino Mega 2560", BOARD)
     right = {
@@ -69,7 +74,9 @@ def draw(axes: Axes) -> None:
     wire(axes, [(8.25, 4.9), (8.95, 4.9)], colour=red)
     pin(axes, 9.2, 3.6, "1E … 4E", left=True)
     wire(axes, [(2.85, 3.6), (8.95, 3.6)], colour=green)
-    axes.text(3.0, 3.68, "D32: switch of source 0, … D35: of source 3;  10 kΩ from each to GND", fontsize=6.5, color=green)
+    axes.text(
+        3.0, 3.68, "D32: switch of source 0, … D35: of source 3;  10 kΩ from each to GND", fontsize=6.5, color=green
+    )
     pin(axes, 11.4, 4.9, "1Z … 4Z", left=False)
     wire(axes, [(11.65, 4.9), (12.2, 4.9)], colour=red)
     axes.text(12.25, 4.9, "nodes 0, 8 (inputs)\nand 2, 6 (outputs)", fontsize=7, va="center")

@@ -6,6 +6,9 @@ import click
 
 from hilcl.cli.options import experiment_argument
 
+TURNAROUND = 1.0
+"""Seconds a board is given beyond the time on the wire: nobody waits for these few questions."""
+
 port_option = click.option("--port", required=True, metavar="PORT", help="Serial port of the board, as /dev/ttyUSB0.")
 
 folder_option = click.option(
@@ -59,7 +62,7 @@ def flash(experiment: Path, port: str, output: Path, baud: int | None) -> None:
     wiring = load_wiring(experiment, VERSION)
     built = compile_firmware(wiring, output)
     write_flash(wiring.board, built.hex, port, baud)
-    with PotBoard("board", port, PotBoardOptions(baud=wiring.baud)) as board:
+    with PotBoard("board", port, PotBoardOptions(baud=wiring.baud, turnaround=TURNAROUND, watchdog=None)) as board:
         check_board(wiring, board)
         click.echo(f"{port}: {board.identity}. {built}.")
 
@@ -84,7 +87,8 @@ def info(port: str, baud: int, experiment: Path | None) -> None:
     from hilcl.drivers.potboard_link import PotBoardOptions
 
     wiring = None if experiment is None else load_wiring(experiment, VERSION)
-    options = PotBoardOptions(baud=baud if wiring is None else wiring.baud)
+    rate = baud if wiring is None else wiring.baud
+    options = PotBoardOptions(baud=rate, turnaround=TURNAROUND, watchdog=None)
     with PotBoard("board", port, options) as board:
         greeting = board.greeting
         click.echo(f"{port}: {greeting.identity}, protocol {greeting.major}.{greeting.minor}, start {greeting.boots}.")

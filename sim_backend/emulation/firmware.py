@@ -6,6 +6,7 @@ microcontroller's own, counted in cycles: it runs when bytes come, and sleeps th
 
 import contextlib
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,9 @@ LONGEST_JUMP = 0.1
 
 A computer that is busy elsewhere then does not make the firmware believe that its host fell silent.
 """
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -349,6 +353,7 @@ class FirmwareBoard:
         self._closed: tuple[bool, ...] = ()
         self._levels: tuple[float, ...] = ()
         self._epoch: float | None = None
+        self._ended = False
         self._build = None if built is not None else tempfile.TemporaryDirectory(prefix="hilcl-firmware-")
         if built is None and self._build is not None:
             built = build(wiring, Path(self._build.name))
@@ -396,9 +401,15 @@ class FirmwareBoard:
             return self.machine.feed(data).sent
 
     def tick(self, now: float) -> None:
-        """Let the time until ``now`` pass."""
+        """Let the time until ``now`` pass. An emulator that has ended is told once; its host hears nothing more."""
         with self._lock:
-            self._sleep(now)
+            if self._ended:
+                return
+            try:
+                self._sleep(now)
+            except BoardError as error:
+                self._ended = True
+                log.error("%s", error)
 
     def reset(self) -> None:
         """Start again, as after a brown-out of the microcontroller and the chips."""

@@ -156,3 +156,13 @@ def test_flashing_without_avrdude(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InputError, match="avrdude is not installed"):
         flash(BOARDS["uno"], tmp_path / "potboard.hex", "/dev/none")
+
+
+def test_an_emulator_that_ends_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    firmware = board_of(wiring(NANO))
+    firmware.tick(0.0)
+    firmware.machine.close()
+    firmware.tick(1.0)
+    firmware.tick(2.0)
+    assert [record.message[:41] for record in caplog.records] == ["the emulated microcontroller has ended: c"]
+    firmware.close()
