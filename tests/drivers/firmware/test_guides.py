@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.drivers.firmware.bench import built
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
-def shown(name: str) -> dict[str, dict[str, object]]:
+def shown(name: str) -> dict[str, Any]:
     (block,) = re.findall(r"^```toml\n(.*?)^```", (DOCS / name).read_text(), flags=re.MULTILINE | re.DOTALL)
     return tomllib.loads(block)
 
@@ -33,7 +34,7 @@ def test_shown_wirings_can_be_built(name: str) -> None:
 def test_the_guides_board_trains_on_its_own() -> None:
     """Its own DACs behind its own switches, its own ADC, pots off by up to 20 %."""
     file = shown("build-guide.md")
-    network = Network(9, file["board"]["network"]["edges"], [0, 8], [2, 6])  # type: ignore[index]
+    network = Network(9, file["board"]["network"]["edges"], [0, 8], [2, 6])
     pot = Potentiometer(positions=257, end_to_end=100e3, wiper=75.0, series=2.2e3, denominator=256)
     table = pot.conductances() * np.random.default_rng(4).uniform(0.8, 1.2, (16, 1))
     start = pot.conductances()[128]
