@@ -35,7 +35,7 @@ run: $(VENV)/project.stamp
 
 # The script, not `python -m pytest`: that would put the source folders in front of the installed package.
 test: setup
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 bench: $(VENV)/project.stamp
 	$(BIN)/python benchmarks/steps.py $(ARGS)

@@ -319,6 +319,7 @@ class SimulationSection(Section):
     meters: SimulatedMeters = Field(default_factory=SimulatedMeters)
     sources: SimulatedSources = Field(default_factory=SimulatedSources)
     time_scale: Number = Field(default=0.0, ge=0, le=10)
+    pot_board: Literal["python", "firmware"] = "python"
     miswired: SimulatedMiswiring = Field(default_factory=SimulatedMiswiring)
 
 
@@ -338,6 +339,7 @@ class Experiment(Section):
     limits: LimitsSection = Field(default_factory=LimitsSection)
     bench: BenchSection | None = None
     calibration: CalibrationSection = Field(default_factory=CalibrationSection)
+    firmware: dict[str, Any] | None = None
     simulation: SimulationSection = Field(default_factory=SimulationSection)
     store: StoreSection = Field(default_factory=StoreSection)
 

@@ -20,6 +20,8 @@ from hilcl.bench_section import (
 from hilcl.bench_wiring import SMU_CHANNELS
 from hilcl.board import BoardSnapshot
 from hilcl.drivers.chips import chip as catalogued
+from hilcl.drivers.firmware import VERSION
+from hilcl.drivers.firmware.wiring import automatic_wiring, read_wiring
 from hilcl.drivers.pot_bank import PotBank
 from hilcl.drivers.registry import source_driver, voltmeter_driver
 from hilcl.errors import BoardError, ExperimentError, InputError
@@ -32,6 +34,7 @@ from hilcl.sim_backend.emulation.bench_port import BenchPort, MeterError
 from hilcl.sim_backend.emulation.circuit import EmulatedCircuit
 from hilcl.sim_backend.emulation.daq6510 import Daq6510
 from hilcl.sim_backend.emulation.dmm_34970a import Dmm34970A
+from hilcl.sim_backend.emulation.firmware import FirmwareBoard, FirmwareServer
 from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
 from hilcl.sim_backend.emulation.port import Applied, Port
 from hilcl.sim_backend.emulation.pot_banks import emulated_bank
@@ -106,7 +109,7 @@ class EmulatedBench:
         if self._shunt:
             self.circuit.apply(self._network.n_nodes, Applied("voltage", 0.0))
         self.instruments: dict[str, EmulatedInstrument] = {}
-        self.boards: dict[str, EmulatedPotBoard] = {}
+        self.boards: dict[str, EmulatedPotBoard | FirmwareBoard] = {}
         self.devices: dict[str, PotBank] = {}
         """Drivers that are in this process together with the chips they write, since no wire leads to them."""
         self._folder = ExitStack()
@@ -115,7 +118,7 @@ class EmulatedBench:
             self._build()
             failed.pop_all()
         self._running: RunningServer | None = None
-        self._board_servers: dict[str, PotBoardServer] = {}
+        self._board_servers: dict[str, PotBoardServer | FirmwareServer] = {}
 
     # Serving.
 
@@ -128,7 +131,12 @@ class EmulatedBench:
         wanted = dict(ports or {})
         try:
             for name, board in self.boards.items():
-                self._board_servers[name] = PotBoardServer(board, tcp=wanted.get(name))
+                tcp = wanted.get(name)
+                self._board_servers[name] = (
+                    FirmwareServer(board, tcp=tcp)
+                    if isinstance(board, FirmwareBoard)
+                    else PotBoardServer(board, tcp=tcp)
+                )
             self._running = serve(self.instruments, wanted, self._faults)
         except BoardError:
             self.close()
@@ -148,6 +156,9 @@ class EmulatedBench:
             self._running.close()
         for server in self._board_servers.values():
             server.close()
+        for board in self.boards.values():
+            if isinstance(board, FirmwareBoard):
+                board.close()
         self._running, self._board_servers = None, {}
         self._folder.close()
 
@@ -164,7 +175,7 @@ class EmulatedBench:
     @property
     def outputs_on(self) -> dict[str, tuple[bool, ...]]:
         """Which outputs are on, by instrument."""
-        devices: dict[str, EmulatedInstrument | EmulatedPotBoard] = {**self.instruments, **self.boards}
+        devices: dict[str, EmulatedInstrument | EmulatedPotBoard | FirmwareBoard] = {**self.instruments, **self.boards}
         return {name: device.outputs_on for name, device in devices.items()}
 
     @property
@@ -354,7 +365,7 @@ class EmulatedBench:
 
         return emulated_bank(name, instrument, None if pots is None else pots.chip, folder, set_codes)
 
-    def _pot_board(self, name: str, instrument: PotBoardInstrument) -> EmulatedPotBoard:
+    def _pot_board(self, name: str, instrument: PotBoardInstrument) -> EmulatedPotBoard | FirmwareBoard:
         wiring, read, driven = self._wiring, self._wiring.meters.get(name, {}), self._wiring.sources.get(name, {})
         edges = wiring.pots.get(name, ())
         adc_nodes = _by_number(read)
@@ -367,6 +378,8 @@ class EmulatedBench:
             self._nowhere() if node is None else self._source_port(name, str(number), node)
             for number, node in enumerate(source_nodes)
         ]
+        if self._section.pot_board == "firmware":
+            return self._firmware(name, instrument, adc_ports, source_ports)
         limit = float(self._preparation.experiment.limits.volts or 0.0)
         switches = dict(self._switched.get(name, {}))
         owned = [number for number in range(len(switches) + len(source_nodes)) if number not in switches]
@@ -384,6 +397,43 @@ class EmulatedBench:
             switches=switches,
             clock=self.clock,
             identity=f"hilcl,emulated pot board,{instrument.serial or 0},1.0",
+            seed=self._section.seed,
+        )
+
+    def _firmware(
+        self, name: str, instrument: PotBoardInstrument, adc_ports: list[Port], source_ports: list[Port]
+    ) -> FirmwareBoard:
+        """Return the compiled firmware, wired as [firmware] says or, without that table, all by itself."""
+        experiment, edges = self._preparation.experiment, self._wiring.pots.get(name, ())
+        switches = dict(self._switched.get(name, {}))
+        table = experiment.firmware
+        if table is None:
+            pots = experiment.board.pots
+            if pots is None or pots.chip is None:
+                raise ExperimentError("the firmware in the loop needs board.pots.chip, or a [firmware] table")
+            table = automatic_wiring(
+                pots.chip,
+                len(edges),
+                adcs=len(adc_ports),
+                volts=float(self._section.meters.range or 5.0),
+                sources=len(source_ports),
+                switches=max([len(source_ports) - 1, *switches]) + 1,
+                serial=instrument.serial or "0",
+                baud=instrument.baud,
+            )
+        wiring = read_wiring(table, VERSION)
+        if wiring.pots != len(edges):
+            raise ExperimentError(
+                f"[firmware] has {wiring.pots} pots, but bench.wiring.pots.{name} wires {len(edges)}: correct one"
+            )
+        ports = source_ports + [self._nowhere() for _ in range(len(wiring.sources) - len(source_ports))]
+        return FirmwareBoard(
+            wiring,
+            lambda codes: self._set_codes(edges, codes),
+            read_nodes=lambda: np.array([port.see().volts for port in adc_ports]),
+            ports=ports,
+            switches=switches,
+            clock=self.clock,
             seed=self._section.seed,
         )
 

@@ -267,8 +267,9 @@ class EmulatedPotBoard:
             answer += wire.reply_frame(wire.Opcode.NOTICE, 0, Refusal(Status.OVERFLOW)).encode()
         for frame in frames:
             self._heard = now
-            answer += self._answer(frame).encode()
-            if frame.kind == wire.Opcode.EXIT and self._greeted:
+            reply = self._answer(frame)
+            answer += reply.encode()
+            if frame.kind == wire.Opcode.EXIT and reply.payload[:1] == bytes((Status.OK,)):
                 self._binary = False
         return answer
 
