@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hilcl.arrays import BoolArray, FloatArray, frozen, per_edge, samples_by
+from hilcl.arrays import BoolArray, FloatArray, IntArray, frozen, per_edge, samples_by
 from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
 from hilcl.device_range import DeviceRange
 from hilcl.devices import Device, RheostatBank, SourceBank, SourceReadings, Voltmeter, VoltReadings
 from hilcl.errors import BoardError, InputError
 from hilcl.network import Network
+from hilcl.uninterrupted import uninterrupted
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class BenchBoard(SafeExit):
         self._links = ThreadPoolExecutor(max_workers=max(1, len(self._devices())), thread_name_prefix="hilcl-link")
         self._closed = False
         self._conductances = frozen(np.zeros(network.n_edges))
+        self.found_codes = frozen(self.read_codes())
+        """Codes (M,) that the pots held before anything was written, −1 where a chip cannot be read."""
         self.program(per_edge("conductances", conductances, network.n_edges, InputError))
 
     @property
@@ -131,6 +134,15 @@ class BenchBoard(SafeExit):
         self._conductances = frozen(projection.conductances)
         return self._conductances
 
+    def read_codes(self) -> IntArray:
+        """Return the codes (M,) that the pots hold, −1 where a chip cannot be read."""
+        held = np.full(self._network.n_edges, -1)
+        found = self._at_once([bank.read for bank, _ in self._wiring.pots])
+        for codes, (_, edges) in zip(found, self._wiring.pots, strict=True):
+            wired = np.asarray(edges)
+            held[wired[wired >= 0]] = codes[wired >= 0]
+        return held
+
     def respond(self, drives: npt.ArrayLike) -> Response:
         """Drive the terminals with each row of (S, T) volts, NaN floating, and read what is wired to a meter."""
         wanted = samples_by("drives", drives, len(self._network.terminals), InputError)
@@ -166,6 +178,7 @@ class BenchBoard(SafeExit):
         if self._memory is not None:
             self._memory.restore(snapshot)
 
+    @uninterrupted("making the bench safe")
     def make_safe(self) -> None:
         """Switch every source off first, then make meters and pots safe; raises BoardError only when all was tried."""
         failures: list[str] = []
@@ -178,6 +191,7 @@ class BenchBoard(SafeExit):
         if failures:
             raise BoardError("; ".join(failures))
 
+    @uninterrupted("making the bench safe")
     def close(self) -> None:
         """Make the bench safe and let go of every device; raises BoardError only when all was tried."""
         if self._closed:
