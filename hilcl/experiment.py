@@ -3,10 +3,10 @@
 import difflib
 import re
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from hilcl.bench_section import DRIVERS, BenchSection, instrument_section
 from hilcl.calibration_section import CalibrationSection
@@ -324,10 +324,19 @@ class SimulationSection(Section):
 
 
 class StoreSection(Section):
-    """Where runs are kept, relative to the directory the command is run in."""
+    """Where runs are kept, within the directory the command is run in."""
 
     file: str = "hilcl.sqlite"
     run: str | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _stays_here(cls, value: str) -> str:
+        """A file that came from somebody else may not choose what is written to elsewhere on this computer."""
+        path = PurePath(value)
+        if path.is_absolute() or path.drive or ".." in path.parts:
+            raise ValueError(f"is {value!r}, but must lie in the directory hilcl is run in: use --store for others")
+        return value
 
 
 class Experiment(Section):

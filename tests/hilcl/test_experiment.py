@@ -468,6 +468,8 @@ WRONG_VALUES = [
     ("inputs = [0, 2]", "inputs = [0.5, 2]", r"board\.network\.inputs: .*integer.*0\.5"),
     ("[[0, 1], [1, 2]]", "[[0, 1, 2]]", r"board\.network\.edges: .*\[0, 1, 2\]"),
     ('file = "runs.sqlite"', "file = 3", r"store\.file: .*string"),
+    ('file = "runs.sqlite"', 'file = "/etc/x"', r"store\.file is '/etc/x', but must lie in the directory"),
+    ('file = "runs.sqlite"', 'file = "a/../../x"', r"store\.file is 'a/../../x', but must lie in the directory"),
     ("stop.loss", "stop = 3 #", r"learning\.stop: "),
     # out of range
     ("epochs = 1000", "epochs = 0", r"learning\.epochs: .*1, got 0"),
