@@ -6,13 +6,14 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hilcl.arrays import FloatArray
+from hilcl.arrays import FloatArray, IntArray
 from hilcl.bench_board import BenchBoard
 from hilcl.bench_session import Surroundings, open_bench
 from hilcl.board import Board
@@ -21,17 +22,24 @@ from hilcl.calibration.watch import WatchedBoard
 from hilcl.calibration_session import through_calibration, twin_board
 from hilcl.certificate import Certificate
 from hilcl.devices import Device
-from hilcl.errors import ExperimentError, HilclError, InputError, StoreError
+from hilcl.errors import BoardError, ExperimentError, HilclError, InputError, StoreError
 from hilcl.evaluation import decoding_centres, evaluate, judge
+from hilcl.events import Event, events_of
+from hilcl.journalled_board import JournalledBoard
 from hilcl.preparation import Preparation
 from hilcl.sim_backend import SimulatedBoard
 from hilcl.sim_backend.described import imperfections_of
 from hilcl.sim_backend.emulated_bench import EmulatedBench
 from hilcl.store import History, RunInfo, StepWriter, Store
 from hilcl.summary import run_summary
+from hilcl.suspension import Suspensions
 from hilcl.training import BestState, Checkpoint, Step, StepFigures, residual_of, train
+from hilcl.uninterrupted import uninterrupted
 
 Backend = Literal["sim", "emulated", "bench"]
+
+COMMIT_SECONDS = 0.5
+"""How often simulated steps are committed: a lost one can be computed again, a measured one cannot."""
 
 FREE_TO_CHANGE = (
     ("learning", "epochs"),
@@ -118,8 +126,9 @@ def open_emulated(
 class Run:
     """One training run: ``steps`` trains and stores, ``finish`` evaluates and stores the summary.
 
-    Leaving the ``with`` block makes the board safe and notes how the run ended, whatever happened. Make one with
-    ``start`` or ``resume``.
+    Leaving the ``with`` block makes the board safe and notes how the run ended, whatever happened; signals wait for
+    that. On a bench every step is on disk before the next one begins, and codes before they are written. Make one
+    with ``start`` or ``resume``.
     """
 
     def __init__(
@@ -140,6 +149,15 @@ class Run:
         self._finished = False
         self.changed_versions: dict[str, tuple[str, str]] = {}
         self._writer: StepWriter | None = None
+        self._epoch = self.first_epoch
+        self._suspensions = Suspensions()
+        self._loop_board: Board = board
+        self._events: list[Event] = []
+        inner = innermost(board)
+        self._bench = inner if isinstance(inner, BenchBoard) else None
+        self._alarms_noted = self._alarms_told = 0
+        if self._bench is not None:
+            self._loop_board = JournalledBoard(board, self._intend, self._suspensions)
         if history is not None and len(history):
             self._last = _last_figures(history)
             self.stop_reason = preparation.stopping.reason(self._last, 0.0) or ""
@@ -181,6 +199,7 @@ class Run:
         or the back end differ from the run's.
         """
         with _closed_on_failure(board):
+            store.refuse_taken(name)
             info, history = store.run(name), store.history(name)
             experiment = preparation.experiment
             _check_resumable(preparation, info, history, backend)
@@ -202,25 +221,37 @@ class Run:
             run.changed_versions = {
                 part: (then, now[part]) for part, then in info.versions.items() if now.get(part, then) != then
             }
-            store.set_status(name, "running")
+            store.take_up(name)
+            try:
+                run._take_codes_back(cast(Backend, info.backend))
+            except HilclError as error:
+                store.set_status(name, "failed", str(error))
+                raise
         return run
 
     def __enter__(self) -> "Run":
         # One thread: the trajectory must not depend on how many cores a machine has.
         self._threads = threadpool_limits(limits=1)
+        self._suspensions.__enter__()
         return self
 
+    @uninterrupted("making the board safe and storing what is known")
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             self.board.close()
         finally:
+            self._suspensions.__exit__(None, None, None)
             self._threads.restore_original_limits()
             # Here too: an interrupt may have hit the last commit, and an abandoned generator ends when it pleases.
-            if self._writer is not None and not isinstance(error, StoreError):
-                self._writer.flush()
+            if not isinstance(error, StoreError):
+                writer = self._open_writer()
+                writer.note(self._taken_events())
+                if error is not None and not self._finished and self._bench is not None:
+                    writer.note([Event("", _reason(error), "stopped", self._epoch)])
+                writer.flush()
             if error is not None and not self._finished and not isinstance(error, StoreError):
                 status = "failed" if isinstance(error, HilclError) else "stopped"
-                self.store.set_status(self.name, status, str(error) or type(error).__name__)
+                self.store.set_status(self.name, status, _reason(error))
 
     @property
     def first_epoch(self) -> int:
@@ -235,12 +266,12 @@ class Run:
     def steps(self) -> Iterator[Step]:
         """Train, and yield every step once it has been handed to the store."""
         learning, stopping = self.preparation.experiment.learning, self.preparation.stopping
-        writer = self._writer = self.store.writer(self.name)
+        writer = self._open_writer()
         started = time.perf_counter()
         epochs = self.first_epoch if self.stop_reason else learning.epochs
         try:
             for step in train(
-                self.board,
+                self._loop_board,
                 self.preparation.data.train,
                 self.preparation.rule,
                 epochs,
@@ -248,7 +279,8 @@ class Run:
                 rounding=learning.rounding,
                 resume=self._checkpoint,
             ):
-                writer.write(step)
+                writer.write(step, self._taken_events())
+                self._epoch = step.epoch + 1
                 self._best.see(step)
                 self._last = step
                 yield step
@@ -265,7 +297,7 @@ class Run:
         kept_epoch = None
         if self.preparation.experiment.learning.keep == "best" and self._best.conductances is not None:
             kept_epoch = self._best.epoch
-            self.board.program(self._best.conductances)
+            self._loop_board.program(self._best.conductances)
         kept, outputs = self._measured(history)
         centres = self.preparation.centres
         if centres is None and train_task.labels is not None:
@@ -274,7 +306,7 @@ class Run:
         if len(history):
             evaluations["untrained"] = judge(history.outputs[0], train_task, centres)
         if test_task is not None:
-            evaluations["test"] = evaluate(self.board, test_task, centres)
+            evaluations["test"] = evaluate(self._loop_board, test_task, centres)
         summary = run_summary(
             history,
             stopped_by=self.stop_reason or "all epochs are done",
@@ -289,10 +321,70 @@ class Run:
         self._finished = True
         return summary
 
+    def new_alarms(self) -> list[str]:
+        """Return what the watch of a calibrated board said since the last call, a sentence each."""
+        if not isinstance(self.board, WatchedBoard):
+            return []
+        alarms = self.board.watch.alarms[self._alarms_told :]
+        self._alarms_told += len(alarms)
+        return [alarm.sentence for alarm in alarms]
+
+    def _open_writer(self) -> StepWriter:
+        """Return the writer of the run's steps, the same at every call."""
+        if self._writer is None:
+            measured = self._bench is not None
+            self._writer = self.store.writer(
+                self.name, commit_seconds=0.0 if measured else COMMIT_SECONDS, durable=measured
+            )
+        return self._writer
+
+    def _intend(self, codes: IntArray) -> None:
+        """Put codes (M,) on record that are about to be written."""
+        self._open_writer().intend(self._epoch, codes)
+
+    def _taken_events(self) -> list[Event]:
+        """Return the events since the last call, each with its epoch."""
+        events = [*self._events, *events_of([self._bench, self._loop_board])]
+        self._events = []
+        if isinstance(self.board, WatchedBoard):
+            alarms = self.board.watch.alarms[self._alarms_noted :]
+            self._alarms_noted += len(alarms)
+            events += [Event("", alarm.sentence, "told and went on") for alarm in alarms]
+        return [replace(event, step=self._epoch) if event.step is None else event for event in events]
+
+    def _take_codes_back(self, backend: Backend) -> None:
+        """Write the codes of the last stored step to the pots of a bench, and verify that they hold them.
+
+        Raises BoardError naming an edge that holds another code. Codes found that the run did not write are noted as
+        an event; emulated pots are new ones, so there it says nothing.
+        """
+        if self._checkpoint is None or self._bench is None:
+            return
+        codes = self.board.device_range.project(self._checkpoint.conductances).codes
+        found, intent = self._bench.found_codes, self.store.intent(self.name)
+        if codes is None:
+            return
+        known = found == codes
+        if intent is not None and intent.codes.shape == found.shape:
+            known |= found == intent.codes
+        strange = int((~known & (found >= 0)).sum())
+        if strange and backend == "bench":
+            what = f"{strange} of {len(found)} pots were found at codes that the run did not write"
+            self._events.append(Event("", what, "wrote those of the last stored step and verified them"))
+        self._loop_board.program(self._checkpoint.conductances)
+        held = self._bench.read_codes()
+        other = np.flatnonzero((held >= 0) & (held != codes))
+        if other.size:
+            edge = int(other[0])
+            raise BoardError(
+                f"edge {edge} holds code {held[edge]} after {codes[edge]} was written to go on with the run: check "
+                "that pot, and that nothing else writes to it"
+            )
+
     def _measured(self, history: History) -> tuple[StepFigures, FloatArray]:
         """Measure both phases of the training data on the state to keep: its figures, and its free outputs (S, O)."""
         task, rule, limits = self.preparation.data.train, self.preparation.rule, self.preparation.device_range
-        contrast = self.board.contrast(task.inputs, task.targets, rule.nudge)
+        contrast = self._loop_board.contrast(task.inputs, task.targets, rule.nudge)
         direction, state = rule.direction(contrast, len(task)), self.board.conductances
         step_size = self.certificate.step_size
         residual = residual_of(limits, state, direction, step_size)
@@ -300,6 +392,12 @@ class Run:
         loss = float(((task.targets - contrast.outputs) ** 2).mean())
         q = float(contrast.contrast.mean())
         return StepFigures(loss, q, float(np.linalg.norm(residual)), bound), contrast.outputs
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by the keyboard or a signal"
+    return str(error) or type(error).__name__
 
 
 @contextmanager

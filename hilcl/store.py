@@ -1,18 +1,15 @@
 """Runs on disk: one SQLite file, one row per step, readable after any crash."""
 
 import contextlib
-import hashlib
-import io
 import json
 import os
+import shutil
 import sqlite3
-import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,98 +17,32 @@ import numpy as np
 
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.errors import StoreError
+from hilcl.events import Event
+from hilcl.owner import Owner
+from hilcl.store_rows import digest_of, now, packed, step_row, unpacked
+from hilcl.store_schema import (
+    APPLICATION_ID,
+    EVENT_COLUMNS,
+    FORMAT,
+    RUN_COLUMNS,
+    SCALARS,
+    SITTING_COLUMNS,
+    STEP_COLUMNS,
+    additions,
+)
 from hilcl.training import Checkpoint, Step
-
-APPLICATION_ID = 0x68696C63
-"""Marks an SQLite file as a hilcl store: the letters "hilc"."""
-
-FORMAT = 1
 
 CHECK_UP_TO = 256 * 2**20
 """Bytes up to which a store is checked whole when it is opened; larger ones would make every command slow."""
-
-_SCHEMA = """
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    created TEXT NOT NULL,
-    finished TEXT,
-    status TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    backend TEXT NOT NULL,
-    experiment TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    versions TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    arrays BLOB NOT NULL,
-    summary TEXT,
-    digest BLOB NOT NULL
-);
-CREATE TABLE steps (
-    run INTEGER NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
-    epoch INTEGER NOT NULL,
-    loss REAL NOT NULL,
-    contrast REAL NOT NULL,
-    step_size REAL NOT NULL,
-    residual REAL NOT NULL,
-    lower_bound REAL NOT NULL,
-    power REAL,
-    clamp_error REAL NOT NULL,
-    measure_s REAL NOT NULL,
-    update_s REAL NOT NULL,
-    program_s REAL NOT NULL,
-    updates INTEGER NOT NULL,
-    outputs BLOB NOT NULL,
-    conductances BLOB NOT NULL,
-    state BLOB,
-    codes BLOB,
-    pinned BLOB NOT NULL,
-    generators TEXT,
-    digest BLOB NOT NULL,
-    PRIMARY KEY (run, epoch)
-);
-"""
-
-_RUN_COLUMNS = (
-    "name",
-    "created",
-    "finished",
-    "status",
-    "reason",
-    "backend",
-    "experiment",
-    "settings",
-    "versions",
-    "fingerprint",
-    "arrays",
-    "summary",
-)
-"""Columns a run's digest covers, in this order."""
-
-_SCALARS = (
-    "epoch",
-    "loss",
-    "contrast",
-    "step_size",
-    "residual",
-    "lower_bound",
-    "power",
-    "clamp_error",
-    "measure_s",
-    "update_s",
-    "program_s",
-)
-
-_STEP_COLUMNS = (*_SCALARS, "updates", "outputs", "conductances", "state", "codes", "pinned", "generators")
-"""Columns a step's digest covers, in this order."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
     """A run's entry: what was asked, on what, and how it ended.
 
-    ``status`` is "running", "finished", "stopped" or "failed"; a killed run stays "running". ``experiment`` is the
-    file's text, ``settings`` its validated values, ``arrays`` what belongs to the run (network, task, start).
+    ``status`` is "running", "finished", "stopped", "failed", or "interrupted" where the process that ran it is gone
+    without a word. ``experiment`` is the file's text, ``settings`` its validated values, ``arrays`` what belongs to the
+    run (network, task, start).
     """
 
     name: str
@@ -129,6 +60,22 @@ class RunInfo:
     best_loss: float | None
     summary: dict[str, Any] | None
     arrays: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event of a run with the ``time`` it was stored, UTC; ``event.step`` is the epoch it happened in."""
+
+    time: str
+    event: Event
+
+
+@dataclass(frozen=True)
+class Intent:
+    """Codes (M,) that were about to be written to the pots in an epoch."""
+
+    epoch: int
+    codes: IntArray
 
 
 @dataclass(frozen=True)
@@ -192,20 +139,14 @@ class Store:
             db.execute("PRAGMA application_id").fetchone()[0],
             db.execute("PRAGMA user_version").fetchone()[0],
         )
-        if tables == 0 and kind == 0 and writable:
-            # In this order: changing the journal waits for nobody, and fails where two processes make one store.
-            db.execute("BEGIN EXCLUSIVE")
-            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {FORMAT}")
-            db.execute("COMMIT")
-            kind, version = APPLICATION_ID, FORMAT
-        if kind != APPLICATION_ID:
+        if kind != APPLICATION_ID and not (tables == 0 and kind == 0 and writable):
             raise StoreError(f"{self.path} is not a hilcl store: choose another file with --store")
         if version > FORMAT:
             raise StoreError(f"{self.path} was written by a newer hilcl (format {version}): update hilcl to read it")
+        # Tables before the journal's mode: changing that waits for nobody, and fails where two processes make a store.
+        if writable and version < FORMAT:
+            version = self._make_tables()
+        self._format = version
         if self.path.stat().st_size <= CHECK_UP_TO:
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
@@ -216,6 +157,22 @@ class Store:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("BEGIN IMMEDIATE")
             db.execute("ROLLBACK")
+
+    def _make_tables(self) -> int:
+        """Make a new store's tables, or those an older format lacks, and return the format."""
+        db = self._db
+        db.execute("BEGIN EXCLUSIVE")
+        try:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            for statement in additions(version):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        return FORMAT
 
     def _use_wal(self) -> None:
         """Switch to a write-ahead log; the switch does not wait for locks by itself."""
@@ -252,6 +209,9 @@ class Store:
                     f"the store {self.path} is damaged (it holds text that is none): "
                     "move it away, or name another with --store"
                 ) from cause
+            if "disk I/O error" in text and self._is_full():
+                # Some calls of a full disk fail without saying so.
+                text = f"{text}, the disk is full"
             remedy = {
                 "unable to open": "check that its folder exists and that you may write there",
                 "readonly": "it is read-only: choose another file with --store",
@@ -269,6 +229,12 @@ class Store:
             ) from cause
         except OSError as cause:
             raise StoreError(f"the store {self.path} cannot be used: {cause.strerror}") from cause
+
+    def _is_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self.path.absolute().parent).free < 2**20
+        except OSError:
+            return False
 
     def names(self) -> list[str]:
         """Return the names of all runs, oldest first."""
@@ -299,7 +265,7 @@ class Store:
         """Enter a new run; StoreError where the name is taken."""
         values = {
             "name": name,
-            "created": _now(),
+            "created": now(),
             "finished": None,
             "status": "running",
             "reason": "",
@@ -308,25 +274,88 @@ class Store:
             "settings": json.dumps(settings),
             "versions": json.dumps(versions),
             "fingerprint": fingerprint,
-            "arrays": _packed(arrays),
+            "arrays": packed(arrays),
             "summary": None,
         }
         with self._explained():
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 self._db.execute(
-                    f"INSERT INTO runs ({', '.join(_RUN_COLUMNS)}, digest) VALUES ({', '.join('?' * 13)})",  # noqa: S608
-                    (*values.values(), _digest(tuple(values.values()))),
+                    f"INSERT INTO runs ({', '.join(RUN_COLUMNS)}, digest) VALUES ({', '.join('?' * 13)})",  # noqa: S608
+                    (*values.values(), digest_of(tuple(values.values()))),
                 )
+                self._sit_down(name)
+                self._db.execute("COMMIT")
             except sqlite3.IntegrityError as cause:
+                self._roll_back()
                 raise StoreError(
                     f"the store {self.path} already has a run {name!r}: choose another name, or resume it"
                 ) from cause
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def take_up(self, name: str) -> None:
+        """Note that this process goes on with a run.
+
+        Raises StoreError where another process is at work on it.
+        """
+        with self._explained():
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._refuse_taken(name)
+                self._note_status(name, "running", "", None)
+                self._sit_down(name)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def refuse_taken(self, name: str) -> None:
+        """Raise StoreError where another process is at work on a run."""
+        with self._explained():
+            self._refuse_taken(name)
+
+    def _refuse_taken(self, name: str) -> None:
+        row = self._db.execute("SELECT id, status FROM runs WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise self._unknown(name)
+        owner = self._owner(row[0], name) if row[1] == "running" else None
+        if owner is not None and owner.fate() == "alive":
+            raise StoreError(
+                f"another process is writing the same run to {self.path}: process {owner.pid} is at work on {name!r}, "
+                "let it finish or stop it"
+            )
+
+    def _sit_down(self, name: str) -> None:
+        owner = Owner.this_process()
+        values = (now(), owner.pid, owner.started, owner.boot, owner.host)
+        self._db.execute(
+            f"INSERT INTO sittings (run, {', '.join(SITTING_COLUMNS)}, digest) "  # noqa: S608
+            "VALUES ((SELECT id FROM runs WHERE name = ?), ?, ?, ?, ?, ?, ?)",
+            (name, *values, digest_of(values)),
+        )
+
+    def _owner(self, run: int, name: str) -> Owner | None:
+        """Return who began the last sitting of a run; None in a store of an older format, which does not tell."""
+        if self._format < 2:
+            return None
+        row = self._db.execute(
+            f"SELECT {', '.join(SITTING_COLUMNS)}, digest FROM sittings "  # noqa: S608
+            "WHERE run = ? ORDER BY rowid DESC LIMIT 1",
+            (run,),
+        ).fetchone()
+        if row is None:
+            return None
+        if digest_of(row[:-1]) != row[-1]:
+            raise StoreError(f"the run {name!r} in {self.path} is damaged: who wrote it last cannot be read")
+        return Owner(*row[1:-1])
 
     def run(self, name: str) -> RunInfo:
         """Return a run's entry; StoreError lists the runs there are where the name is unknown."""
         with self._explained():
             row = self._db.execute(
-                f"SELECT id, {', '.join(_RUN_COLUMNS)}, digest FROM runs WHERE name = ?",  # noqa: S608
+                f"SELECT id, {', '.join(RUN_COLUMNS)}, digest FROM runs WHERE name = ?",  # noqa: S608
                 (name,),
             ).fetchone()
             if row is None:
@@ -335,14 +364,16 @@ class Store:
             last = self._db.execute(
                 "SELECT loss FROM steps WHERE run = ? ORDER BY epoch DESC LIMIT 1", (row[0],)
             ).fetchone()
+            owner = self._owner(row[0], name)
+        gone = owner is not None and owner.fate() == "gone"
         try:
-            if _digest(row[1:-1]) != row[-1]:
+            if digest_of(row[1:-1]) != row[-1]:
                 raise ValueError("the digest is another")
             return RunInfo(
                 name=row[1],
                 created=row[2],
                 finished=row[3],
-                status=row[4],
+                status="interrupted" if row[4] == "running" and gone else row[4],
                 reason=row[5],
                 backend=row[6],
                 experiment=row[7],
@@ -353,7 +384,7 @@ class Store:
                 last_loss=None if last is None else last[0],
                 best_loss=best,
                 summary=None if row[12] is None else json.loads(row[12]),
-                arrays=_unpacked(row[11]),
+                arrays=unpacked(row[11]),
             )
         except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
             raise StoreError(f"the run {name!r} in {self.path} is damaged and cannot be read") from cause
@@ -364,21 +395,23 @@ class Store:
 
     def set_status(self, name: str, status: str, reason: str = "", summary: Mapping[str, Any] | None = None) -> None:
         """Note how a run stands; a finished one also gets its time and summary."""
-        finished = None if status == "running" else _now()
-        text = None if summary is None else json.dumps(summary)
         with self._explained():
-            row = self._db.execute(
-                f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs WHERE name = ?",  # noqa: S608
-                (name,),
-            ).fetchone()
-            if row is None:
-                raise self._unknown(name)
-            values = dict(zip(_RUN_COLUMNS, row, strict=True))
-            values |= {"status": status, "reason": reason, "finished": finished, "summary": text}
-            self._db.execute(
-                "UPDATE runs SET status = ?, reason = ?, finished = ?, summary = ?, digest = ? WHERE name = ?",
-                (status, reason, finished, text, _digest(tuple(values.values())), name),
-            )
+            self._note_status(name, status, reason, None if summary is None else json.dumps(summary))
+
+    def _note_status(self, name: str, status: str, reason: str, summary: str | None) -> None:
+        finished = None if status == "running" else now()
+        row = self._db.execute(
+            f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE name = ?",  # noqa: S608
+            (name,),
+        ).fetchone()
+        if row is None:
+            raise self._unknown(name)
+        values = dict(zip(RUN_COLUMNS, row, strict=True))
+        values |= {"status": status, "reason": reason, "finished": finished, "summary": summary}
+        self._db.execute(
+            "UPDATE runs SET status = ?, reason = ?, finished = ?, summary = ?, digest = ? WHERE name = ?",
+            (status, reason, finished, summary, digest_of(tuple(values.values())), name),
+        )
 
     def history(self, name: str) -> History:
         """Return all steps of a run as arrays; StoreError where a row is damaged or an epoch is missing."""
@@ -389,16 +422,16 @@ class Store:
             raise StoreError(f"the run {name!r} in {self.path} is damaged: {cause} is missing") from cause
         with self._explained():
             rows = self._db.execute(
-                f"SELECT {', '.join(_STEP_COLUMNS)}, digest FROM steps "  # noqa: S608
+                f"SELECT {', '.join(STEP_COLUMNS)}, digest FROM steps "  # noqa: S608
                 "WHERE run = (SELECT id FROM runs WHERE name = ?) ORDER BY epoch",
                 (name,),
             ).fetchall()
-        if any(_digest(row[:-1]) != row[-1] for row in rows):
+        if any(digest_of(row[:-1]) != row[-1] for row in rows):
             raise StoreError(f"the run {name!r} in {self.path} is damaged: a step is not as it was written")
-        at = {column: index for index, column in enumerate(_STEP_COLUMNS)}
+        at = {column: index for index, column in enumerate(STEP_COLUMNS)}
         scalars = {
             column: np.array([np.nan if row[index] is None else row[index] for row in rows], dtype=np.float64)
-            for index, column in enumerate(_SCALARS)
+            for index, column in enumerate(SCALARS)
         }
         if not np.array_equal(scalars["epoch"], np.arange(len(rows))):
             raise StoreError(f"the run {name!r} in {self.path} is damaged: epochs are missing")
@@ -423,18 +456,18 @@ class Store:
             if self._db.execute("SELECT 1 FROM runs WHERE name = ?", (name,)).fetchone() is None:
                 raise self._unknown(name)
             row = self._db.execute(
-                f"SELECT {', '.join(_STEP_COLUMNS)}, digest FROM steps "  # noqa: S608
+                f"SELECT {', '.join(STEP_COLUMNS)}, digest FROM steps "  # noqa: S608
                 "WHERE run = (SELECT id FROM runs WHERE name = ?) ORDER BY epoch DESC LIMIT 1",
                 (name,),
             ).fetchone()
         if row is None:
             return None
-        values = dict(zip(_STEP_COLUMNS, row[:-1], strict=True))
+        values = dict(zip(STEP_COLUMNS, row[:-1], strict=True))
         epoch, updates, lower_bound, conductances, state, generators = (
             values[key] for key in ("epoch", "updates", "lower_bound", "conductances", "state", "generators")
         )
         try:
-            if _digest(row[:-1]) != row[-1]:
+            if digest_of(row[:-1]) != row[-1]:
                 raise ValueError("the digest is another")
             realised = np.frombuffer(conductances, dtype="<f8").copy()
             unrounded = realised if state is None else np.frombuffer(state, dtype="<f8").copy()
@@ -443,25 +476,73 @@ class Store:
         except (ValueError, TypeError, KeyError) as cause:
             raise StoreError(f"the run {name!r} in {self.path} is damaged: its last step cannot be read") from cause
 
-    def writer(self, name: str, *, commit_seconds: float = 0.5) -> "StepWriter":
-        """Return a writer of a run's steps that commits at least every ``commit_seconds``; 0 commits every step."""
+    def events(self, name: str) -> list[StoredEvent]:
+        """Return what went wrong in a run and was put right again, oldest first."""
+        if self._format < 2:
+            return []
+        with self._explained():
+            rows = self._db.execute(
+                f"SELECT {', '.join(EVENT_COLUMNS)}, digest FROM events "  # noqa: S608
+                "WHERE run = (SELECT id FROM runs WHERE name = ?) ORDER BY rowid",
+                (name,),
+            ).fetchall()
+        if any(digest_of(row[:-1]) != row[-1] for row in rows):
+            raise StoreError(f"the run {name!r} in {self.path} is damaged: an event is not as it was written")
+        return [
+            StoredEvent(time, Event(instrument, what, action, epoch))
+            for epoch, time, instrument, what, action, _ in rows
+        ]
+
+    def intent(self, name: str) -> Intent | None:
+        """Return the codes that were last about to be written to the pots, or None where none were."""
+        if self._format < 2:
+            return None
+        with self._explained():
+            row = self._db.execute(
+                "SELECT epoch, codes, digest FROM intents WHERE run = (SELECT id FROM runs WHERE name = ?)", (name,)
+            ).fetchone()
+        if row is None:
+            return None
+        try:
+            if digest_of(row[:-1]) != row[-1]:
+                raise ValueError("the digest is another")
+            return Intent(row[0], np.frombuffer(row[1], dtype="<i4").astype(np.int64))
+        except (ValueError, TypeError) as cause:
+            raise StoreError(f"the run {name!r} in {self.path} is damaged: its intent cannot be read") from cause
+
+    def writer(self, name: str, *, commit_seconds: float = 0.5, durable: bool = False) -> "StepWriter":
+        """Return a writer of a run's steps that commits at least every ``commit_seconds``; 0 commits every step.
+
+        ``durable`` waits for the disk at every commit, so that not even a power cut loses a step (SQLite
+        documentation, "PRAGMA synchronous").
+        """
         with self._explained():
             row = self._db.execute("SELECT id FROM runs WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise self._unknown(name)
+            if durable:
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("PRAGMA fullfsync = ON")
         return StepWriter(self, row[0], commit_seconds)
 
-    def insert_steps(self, run: int, steps: list[Step]) -> None:
-        """Write steps in one transaction."""
+    def insert_steps(self, run: int, steps: Sequence[Step], events: Sequence[Event] = ()) -> None:
+        """Write steps and events in one transaction."""
         with self._explained():
-            rows = [_row(step) for step in steps]
+            rows = [step_row(step) for step in steps]
+            told = [(event.step or 0, now(), event.instrument, event.what, event.action) for event in events]
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany(
-                    f"INSERT INTO steps (run, {', '.join(_STEP_COLUMNS)}, digest) "  # noqa: S608
-                    f"VALUES ({', '.join('?' * (len(_STEP_COLUMNS) + 2))})",
-                    [(run, *row, _digest(row)) for row in rows],
+                    f"INSERT INTO steps (run, {', '.join(STEP_COLUMNS)}, digest) "  # noqa: S608
+                    f"VALUES ({', '.join('?' * (len(STEP_COLUMNS) + 2))})",
+                    [(run, *row, digest_of(row)) for row in rows],
                 )
+                if told:
+                    self._db.executemany(
+                        f"INSERT INTO events (run, {', '.join(EVENT_COLUMNS)}, digest) "  # noqa: S608
+                        f"VALUES ({', '.join('?' * (len(EVENT_COLUMNS) + 2))})",
+                        [(run, *row, digest_of(row)) for row in told],
+                    )
                 self._db.execute("COMMIT")
             except sqlite3.IntegrityError as cause:
                 self._roll_back()
@@ -472,6 +553,15 @@ class Store:
                 self._roll_back()
                 raise
 
+    def set_intent(self, run: int, epoch: int, codes: IntArray) -> None:
+        """Commit the codes (M,) that are about to be written to the pots, in place of the last ones."""
+        values = (epoch, codes.astype("<i4").tobytes())
+        with self._explained():
+            self._db.execute(
+                "INSERT OR REPLACE INTO intents (run, epoch, codes, digest) VALUES (?, ?, ?, ?)",
+                (run, *values, digest_of(values)),
+            )
+
     def _roll_back(self) -> None:
         # A signal may have come after the commit, and a full disk ends the transaction by itself.
         if self._db.in_transaction:
@@ -481,7 +571,7 @@ class Store:
         """Return whether exactly this step is stored."""
         with self._explained():
             row = self._db.execute("SELECT digest FROM steps WHERE run = ? AND epoch = ?", (run, step.epoch)).fetchone()
-        return row is not None and bool(row[0] == _digest(_row(step)))
+        return row is not None and bool(row[0] == digest_of(step_row(step)))
 
 
 class StepWriter:
@@ -490,79 +580,33 @@ class StepWriter:
     def __init__(self, store: Store, run: int, commit_seconds: float) -> None:
         self._store, self._run, self._commit_seconds = store, run, commit_seconds
         self._waiting: list[Step] = []
+        self._events: list[Event] = []
         self._last_commit = time.monotonic()
 
-    def write(self, step: Step) -> None:
-        """Take a step; it is on disk after the next commit."""
+    def write(self, step: Step, events: Sequence[Event] = ()) -> None:
+        """Take a step and what happened in it; it is on disk after the next commit."""
         self._waiting.append(step)
+        self.note(events)
         if time.monotonic() - self._last_commit >= self._commit_seconds:
             self.flush()
 
+    def note(self, events: Sequence[Event]) -> None:
+        """Take events; they are on disk after the next commit."""
+        self._events += events
+
+    def intend(self, epoch: int, codes: IntArray) -> None:
+        """Commit the codes (M,) that are about to be written to the pots in an epoch."""
+        self._store.set_intent(self._run, epoch, codes)
+
     def flush(self) -> None:
         """Commit everything taken so far."""
-        if self._waiting:
+        if self._waiting or self._events:
             try:
-                self._store.insert_steps(self._run, self._waiting)
-                self._waiting = []
+                self._store.insert_steps(self._run, self._waiting, self._events)
+                self._waiting, self._events = [], []
             except KeyboardInterrupt:
                 # The signal may have come just after the commit: what is stored must not be written again.
                 if self._waiting and self._store.has_step(self._run, self._waiting[-1]):
-                    self._waiting = []
+                    self._waiting, self._events = [], []
                 raise
         self._last_commit = time.monotonic()
-
-
-def _row(step: Step) -> tuple[Any, ...]:
-    checkpoint = step.checkpoint
-    random = {"loop": dict(checkpoint.generator), "board": dict(checkpoint.board)}
-    return (
-        step.epoch,
-        step.loss,
-        step.contrast,
-        step.step_size,
-        step.residual,
-        step.lower_bound,
-        None if np.isnan(step.power) else step.power,
-        step.clamp_error,
-        step.timings.measure,
-        step.timings.update,
-        step.timings.program,
-        checkpoint.updates,
-        step.outputs.astype("<f8").tobytes(),
-        step.conductances.astype("<f8").tobytes(),
-        None if np.array_equal(step.state, step.conductances) else step.state.astype("<f8").tobytes(),
-        None if step.codes is None else step.codes.astype("<i4").tobytes(),
-        step.pinned.astype("<i4").tobytes(),
-        json.dumps(random) if random["loop"] or random["board"] else None,
-    )
-
-
-def _digest(values: tuple[Any, ...]) -> bytes:
-    """Return what tells whether stored values are as they were written: SQLite itself notices torn pages only."""
-    digest = hashlib.blake2b(digest_size=8)
-    for value in values:
-        if isinstance(value, bytes):
-            kind, part = b"b", value
-        elif isinstance(value, str):
-            kind, part = b"t", value.encode("utf-8", "surrogatepass")
-        elif value is None:
-            kind, part = b"n", b""
-        else:  # SQLite may give a number back as another type, and zero without its sign
-            kind, part = b"r", struct.pack("<d", value + 0.0)
-        digest.update(b"%s%d:%s" % (kind, len(part), part))
-    return digest.digest()
-
-
-def _packed(arrays: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def _unpacked(blob: bytes) -> dict[str, Any]:
-    with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -17,6 +17,7 @@ from hilcl.errors import MeasurementError, RuleError
 from hilcl.learning import RobbinsMonro, Rule
 from hilcl.network import Network
 from hilcl.task import Task
+from hilcl.uninterrupted import uninterrupted
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,8 @@ class _Loop:
                 self.follow_range()
                 yield self.batch_epoch() if self.rule.batch_size is None else self.mini_batch_epoch()
         except BaseException:
-            self.board.make_safe()
+            with uninterrupted("making the board safe"):
+                self.board.make_safe()
             raise
 
     def batch_epoch(self) -> Step:

@@ -79,7 +79,7 @@ def running_hilcl(*arguments: str | Path, cwd: Path, **options: Any) -> Iterator
             process.kill()
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any] | None) -> None:
     """Wait until a condition holds; an error where it takes for ever, or the process (if any) ends before."""
     deadline = time.monotonic() + PATIENCE
     pause = threading.Event()

@@ -1,5 +1,6 @@
 """The ``hilcl`` command: its sub-commands, and what every error looks like."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -8,6 +9,7 @@ from importlib import import_module
 
 import click
 
+from hilcl.cli.signals import handlers_kept, ignore_signals
 from hilcl.errors import HilclError
 
 COMMANDS = {
@@ -70,6 +72,11 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed or stopped, 2 wrong usage or file."""
+    with handlers_kept():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Found by hand: it must work wherever it stands, and also when parsing itself fails.
     debug = "--debug" in given
@@ -101,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(sentence: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    click.echo(f"hilcl: {sentence}", err=True)
+    # Where the terminal has gone there is nobody left to tell, but whoever started us still gets the code.
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(f"hilcl: {sentence}", err=True)
     return code
 
 
@@ -113,4 +122,11 @@ def run_script() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
         else:  # a terminal that lacks µ or Ω shows ? instead
             stream.reconfigure(errors="replace")
-    sys.exit(main())
+    code = _main(None)
+    ignore_signals()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # else Python complains at its end, and ends with another code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)

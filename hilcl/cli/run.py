@@ -6,13 +6,15 @@ import shlex
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
 from hilcl.cli.options import backend_option, checked_run_name, experiment_argument, report_path, store_option
+from hilcl.cli.output import PatientStream, remark
 from hilcl.cli.signals import signals_interrupt
 from hilcl.errors import BoardError, InputError, StoreError
+from hilcl.filesystems import network_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,11 +77,15 @@ def run(
             stem = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.stem).strip("-.") or "run"
             session = _start(preparation, store, wanted, stem[:90], backend or "sim", board)
         for part, (before, now) in session.changed_versions.items():
-            click.echo(
-                f"Note: {part} was {before} and is {now} now; the last digits may come out differently.", err=True
-            )
+            remark(f"Note: {part} was {before} and is {now} now; the last digits may come out differently.")
         for note in getattr(innermost(session.board), "notes", ()):
-            click.echo(f"Note: {note}.", err=True)
+            remark(f"Note: {note}.")
+        drive = network_kind(location)
+        if drive is not None:
+            remark(
+                f"Note: {location} is on a network drive ({drive}), where a run may be lost or damaged: name a "
+                "store on a disk of this computer with --store."
+            )
         started = time.perf_counter()
         try:
             with session:
@@ -87,16 +93,26 @@ def run(
                 summary = session.finish()
         except (KeyboardInterrupt, BoardError, StoreError) as error:
             raise BoardError(_how_to_go_on(error, session, experiment, location)) from error
-        for line in summary_lines(session.name, summary, done, time.perf_counter() - started):
-            click.echo(line)
-        click.echo(f"Stored as run {session.name!r} in {location}.")
-        if report:
-            from hilcl.report import write_report
-            from hilcl.results import load_run
+        lines = summary_lines(session.name, summary, done, time.perf_counter() - started)
+        events = len(store.events(session.name))
+        if events:
+            lines.append(f"{events} events were put right or ended a sitting: hilcl show {session.name}.")
+        lines.append(f"Stored as run {session.name!r} in {location}.")
+        try:
+            click.echo("\n".join(lines))
+        finally:
+            # Also where nobody reads the lines any more.
+            if report:
+                _report(store, location, session.name)
 
-            target = report_path(location, session.name)
-            target.parent.mkdir(exist_ok=True)
-            click.echo(f"Report: {write_report(load_run(store, session.name), target)}")
+
+def _report(store: "Store", location: Path, name: str) -> None:
+    from hilcl.report import write_report
+    from hilcl.results import load_run
+
+    target = report_path(location, name)
+    target.parent.mkdir(exist_ok=True)
+    click.echo(f"Report: {write_report(load_run(store, name), target)}")
 
 
 def _check_report_folder(folder: Path) -> None:
@@ -141,6 +157,8 @@ def _steps(session: "Run", guard: "Guard | None") -> "Iterator[Step]":
     for step in session.steps():
         if guard is not None:
             guard.check()
+        for sentence in session.new_alarms():
+            remark(f"Watch: {sentence}.")
         yield step
 
 
@@ -163,7 +181,8 @@ def _watched(session: "Run", epochs: int, guard: "Guard | None") -> int:
         TimeRemainingColumn(),
     )
     done, started, drawn = 0, time.perf_counter(), 0.0
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    terminal = cast(IO[str], PatientStream())
+    with Progress(*columns, console=Console(file=terminal), transient=True) as progress:
         bar = progress.add_task(session.name, total=epochs, completed=session.first_epoch, loss="…", rate="…")
 
         def draw(step: "Step", now: float) -> None:

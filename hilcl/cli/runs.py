@@ -8,6 +8,9 @@ import click
 from hilcl.cli.options import DEFAULT_STORE, force_option, output_option, refuse_overwriting, report_path, store_option
 from hilcl.errors import InputError
 
+EVENTS_SHOWN = 20
+"""Events that ``hilcl show`` lists unless asked for all."""
+
 
 @click.command()
 @store_option
@@ -40,15 +43,16 @@ def runs(store_path: Path | None) -> None:
 @click.command()
 @click.argument("run")
 @click.option("--edges", is_flag=True, help="Also list every edge of the board with its conductance.")
+@click.option("--events", "all_events", is_flag=True, help=f"List all events, not only the last {EVENTS_SHOWN}.")
 @store_option
-def show(run: str, edges: bool, store_path: Path | None) -> None:
+def show(run: str, edges: bool, all_events: bool, store_path: Path | None) -> None:
     """Show what RUN was, how far it came, and what it achieved."""
     from hilcl.cli.run import summary_lines
     from hilcl.results import load_run
     from hilcl.store import Store
 
     with Store(store_path or Path(DEFAULT_STORE), writable=False) as store:
-        result = load_run(store, run)
+        result, events = load_run(store, run), store.events(run)
     info = result.info
     click.echo(f"Run {info.name}: {info.status}{f' ({info.reason})' if info.reason else ''}, {info.steps} epochs.")
     click.echo(f"Started {info.created}, ended {info.finished or '–'}; back end {info.backend}.")
@@ -57,10 +61,20 @@ def show(run: str, edges: bool, store_path: Path | None) -> None:
     if info.summary is not None:
         for line in summary_lines(info.name, info.summary, info.steps, info.summary["loop_seconds"]):
             click.echo(line)
+    elif info.status == "running":
+        click.echo("Not finished: it still runs.")
     else:
-        click.echo(f"Not finished: go on with `hilcl run EXPERIMENT.toml --resume {info.name}`, unless it still runs.")
+        click.echo(f"Not finished: go on with `hilcl run EXPERIMENT.toml --resume {info.name}`.")
     if info.summary is None and info.last_loss is not None:
         click.echo(f"Loss {info.last_loss:.4g} V² at the last stored epoch, {info.best_loss:.4g} V² at the best.")
+    if events:
+        click.echo(f"Events: {len(events)}.")
+        shown = events if all_events else events[-EVENTS_SHOWN:]
+        for each in shown:
+            time = each.time.removesuffix("+00:00").replace("T", " ")
+            click.echo(f"  epoch {each.event.step}, {time} UTC: {each.event}.")
+        if len(shown) < len(events):
+            click.echo(f"  ({len(events) - len(shown)} earlier ones: add --events)")
     if edges:
         click.echo("edge,first,second,siemens,ohms")
         for edge, (pair, value) in enumerate(zip(result.network.edges.tolist(), result.last_conductances, strict=True)):

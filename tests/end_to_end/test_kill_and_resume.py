@@ -150,12 +150,13 @@ def test_two_processes_on_one_run_do_not_mix_their_steps(tmp_path: Path) -> None
         with running_hilcl("run", *arguments, "--resume", "killed", cwd=tmp_path) as second:
             both = (first, second)
             wait_until(lambda: any(process.poll() is not None for process in both), None)
-            loser = first if first.poll() is not None else second
-            output, errors = loser.communicate()
-    assert loser.returncode == 1
+            output, errors = second.communicate()
+            assert first.poll() is None
+    assert second.returncode == 2
     assert output == ""
     assert len(errors.splitlines()) == 1
     assert "another process is writing the same run" in errors
+    assert f"process {first.pid} is at work on 'killed'" in errors
     n_steps = n_stored(store, "killed")
     experiment(tmp_path, "", str(n_steps + TAIL))
     end_quietly(tmp_path, path, "--resume", "killed")

@@ -285,7 +285,7 @@ def fail_after(run: Run, epochs: int, error: BaseException) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
-        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
+        (KeyboardInterrupt(), "stopped", "stopped by the keyboard or a signal"),
         (BoardError("source 3 is silent: check its plug"), "failed", "source 3 is silent: check its plug"),
         (UnknownBoardError("smoke"), "failed", "smoke"),
     ],

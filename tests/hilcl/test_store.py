@@ -3,8 +3,10 @@ import itertools
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 
 from hilcl import ContrastiveLearning, DeviceRange, Network, Potentiometer, Task
 from hilcl.errors import StoreError
+from hilcl.events import Event
 from hilcl.sim_backend import Imperfections, MeterDefects, SimulatedBoard
-from hilcl.store import APPLICATION_ID, FORMAT, Store
+from hilcl.store import Store
+from hilcl.store_schema import APPLICATION_ID, FORMAT
 from hilcl.training import Step, train
 from tests.command_line import contents, listing
 
@@ -628,3 +632,134 @@ def test_a_store_where_nothing_may_be_written_can_still_be_read(
     with Store(path, writable=False) as store:
         assert store.names() == []
     assert {each.name for each in tmp_path.iterdir()} == before
+
+
+@contextmanager
+def another_process(path: Path, work: str) -> Iterator[subprocess.Popen[str]]:
+    """Let another process open the store ``s``, do some work and stay there."""
+    lines = ["import sys", "from pathlib import Path", "from hilcl.store import Store", "s = Store(Path(sys.argv[1]))"]
+    script = "\n".join([*lines, work, "print('done', flush=True)", "input()"])
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_run_whose_process_is_gone_was_interrupted(store: Store, path: Path) -> None:
+    enter(store, "run")
+    store.set_status("run", "stopped")
+    with another_process(path, "s.take_up('run')") as process:
+        assert store.run("run").status == "running"
+        for attempt in (store.take_up, store.refuse_taken):
+            with pytest.raises(StoreError, match=f"process {process.pid} is at work on 'run'"):
+                attempt("run")
+    assert store.run("run").status == "interrupted"
+    store.take_up("run")
+    assert store.run("run").status == "running"
+
+
+def test_a_run_that_was_ended_is_free_though_its_process_lives(store: Store, path: Path) -> None:
+    enter(store, "run")
+    store.set_status("run", "stopped")
+    with another_process(path, "s.take_up('run'); s.set_status('run', 'stopped')"):
+        assert store.run("run").status == "stopped"
+        store.take_up("run")
+
+
+def test_events_come_back_in_order(store: Store) -> None:
+    enter(store, "run")
+    enter(store, "other")
+    told = [Event("left", "the reply was lost", "asked again", 1), Event("", "two; \n three", "", 1)]
+    writer = store.writer("run", commit_seconds=1e9)
+    writer.write(steps(1)[0])
+    writer.note(told[:1])
+    writer.flush()
+    writer.note(told[1:])
+    writer.flush()
+    writer.flush()
+    assert [each.event for each in store.events("run")] == told
+    assert store.events("other") == []
+
+
+def test_the_last_intent_is_kept(store: Store) -> None:
+    enter(store, "run")
+    assert store.intent("run") is None
+    writer = store.writer("run")
+    writer.intend(3, np.array([1, 2, 3]))
+    writer.intend(4, np.array([7, 8, 9]))
+    found = store.intent("run")
+    assert found is not None
+    assert (found.epoch, found.codes.tolist()) == (4, [7, 8, 9])
+
+
+@pytest.mark.parametrize(
+    ("change", "ask"),
+    [
+        ("UPDATE events SET what = 'nothing'", "events"),
+        ("UPDATE intents SET codes = x'00000000'", "intent"),
+        ("UPDATE intents SET codes = 'abc'", "intent"),
+        ("UPDATE sittings SET pid = 1", "run"),
+    ],
+)
+def test_damaged_notes_are_refused(store: Store, change: str, ask: str) -> None:
+    enter(store, "run")
+    writer = store.writer("run")
+    writer.intend(0, np.array([1, 2]))
+    writer.note([Event("left", "the reply was lost", "asked again", 0)])
+    writer.flush()
+    store._db.execute(change)
+    with pytest.raises(StoreError, match="damaged"):
+        getattr(store, ask)("run")
+
+
+def test_a_durable_writer_waits_for_the_disk(store: Store) -> None:
+    enter(store, "run")
+    store.writer("run")
+    assert store._db.execute("PRAGMA synchronous").fetchone()[0] == 1
+    store.writer("run", durable=True)
+    assert store._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def of_first_format(path: Path) -> None:
+    """Turn a store into what format 1 was."""
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("sittings", "events", "intents"):
+            db.execute(f"DROP TABLE {table}")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+
+
+def test_a_store_of_the_first_format_is_read_and_then_brought_up_to_date(path: Path) -> None:
+    taken = steps(4)
+    with Store(path) as store:
+        enter(store, "run")
+        write(store, "run", taken[:2])
+    of_first_format(path)
+    before = contents(path)
+    with Store(path, writable=False) as reader:
+        assert reader.run("run").status == "running"
+        assert (reader.events("run"), reader.intent("run")) == ([], None)
+        assert len(reader.history("run")) == 2
+    assert contents(path) == before
+    with Store(path) as store:
+        store.take_up("run")
+        write(store, "run", taken[2:])
+        store.writer("run").intend(4, np.array([1]))
+        assert len(store.history("run")) == 4
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == FORMAT
+
+
+def test_a_clock_set_back_changes_the_order_of_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(store, "run")
+    writer = store.writer("run", commit_seconds=1e9)
+    for year, name in ((2030, "first"), (1999, "second"), (2040, "third")):
+        monkeypatch.setattr("hilcl.store.now", lambda year=year: f"{year}-01-01T00:00:00+00:00")
+        writer.note([Event("", name, "", 0)])
+        writer.flush()
+    assert [each.event.what for each in store.events("run")] == ["first", "second", "third"]
