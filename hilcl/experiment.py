@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationE
 from hilcl.bench_section import DRIVERS, BenchSection, instrument_section
 from hilcl.calibration_section import CalibrationSection
 from hilcl.errors import ExperimentError
+from hilcl.faults_section import FaultsSection
 from hilcl.file_values import LARGEST, Count, Node, Number, Section, StepSize, Switch, Whole
 from hilcl.units import (
     Amperes,
@@ -321,6 +322,7 @@ class SimulationSection(Section):
     time_scale: Number = Field(default=0.0, ge=0, le=10)
     pot_board: Literal["python", "firmware"] = "python"
     miswired: SimulatedMiswiring = Field(default_factory=SimulatedMiswiring)
+    faults: FaultsSection = Field(default_factory=FaultsSection)
 
 
 class StoreSection(Section):

@@ -34,6 +34,7 @@ from hilcl.sim_backend.emulation.bench_port import BenchPort, MeterError
 from hilcl.sim_backend.emulation.circuit import EmulatedCircuit
 from hilcl.sim_backend.emulation.daq6510 import Daq6510
 from hilcl.sim_backend.emulation.dmm_34970a import Dmm34970A
+from hilcl.sim_backend.emulation.faults import BenchFaults, FaultPlan, lay
 from hilcl.sim_backend.emulation.firmware import FirmwareBoard, FirmwareServer
 from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
 from hilcl.sim_backend.emulation.port import Applied, Port
@@ -66,13 +67,19 @@ class EmulatedBench:
     """The bench of an experiment file: ``start`` serves it, ``close`` ends it.
 
     The devices are those of ``[simulation]``, drawn by the same seed as the simulator's. ``faults`` lays a faulty wire
-    in front of instruments by name. It has a memory (the meters' noise), so that a stored run can be taken up again.
+    in front of instruments by name, ``plan`` says what goes wrong instead of the file. It has a memory (the meters'
+    noise), so that a stored run can be taken up again.
 
     Raises ExperimentError for a bench that cannot be emulated.
     """
 
     def __init__(
-        self, preparation: Preparation, *, time_scale: float | None = None, faults: Mapping[str, Faults] | None = None
+        self,
+        preparation: Preparation,
+        *,
+        time_scale: float | None = None,
+        faults: Mapping[str, Faults] | None = None,
+        plan: FaultPlan | None = None,
     ) -> None:
         experiment = preparation.experiment
         if experiment.bench is None or preparation.wiring is None:
@@ -112,13 +119,34 @@ class EmulatedBench:
         self.boards: dict[str, EmulatedPotBoard | FirmwareBoard] = {}
         self.devices: dict[str, PotBank] = {}
         """Drivers that are in this process together with the chips they write, since no wire leads to them."""
+        self._source_ports: dict[str, list[BenchPort]] = {}
         self._folder = ExitStack()
         with ExitStack() as failed:
             failed.callback(self._folder.close)
             self._build()
             failed.pop_all()
+        self._laid = self._lay_faults(plan)
         self._running: RunningServer | None = None
         self._board_servers: dict[str, PotBoardServer | FirmwareServer] = {}
+
+    def _lay_faults(self, plan: FaultPlan | None) -> BenchFaults | None:
+        section = self._section.faults
+        if plan is None and not (section.rate or section.planned):
+            return None
+        boards = {name: board for name, board in self.boards.items() if isinstance(board, EmulatedPotBoard)}
+        names = [*self.instruments, *boards]
+        for fault in section.planned:
+            if fault.instrument not in names:
+                raise ExperimentError(
+                    f"simulation.faults names the instrument {fault.instrument!r}, but those with a wire are "
+                    f"{', '.join(names)}"
+                )
+        return lay(plan or FaultPlan.of(section), self.instruments, boards, self._source_ports, self.clock.jump)
+
+    @property
+    def plan(self) -> FaultPlan | None:
+        """What goes wrong on this bench, None where nothing does."""
+        return None if self._laid is None else self._laid.plan
 
     # Serving.
 
@@ -132,12 +160,13 @@ class EmulatedBench:
         try:
             for name, board in self.boards.items():
                 tcp = wanted.get(name)
-                self._board_servers[name] = (
-                    FirmwareServer(board, tcp=tcp)
-                    if isinstance(board, FirmwareBoard)
-                    else PotBoardServer(board, tcp=tcp)
-                )
-            self._running = serve(self.instruments, wanted, self._faults)
+                if isinstance(board, FirmwareBoard):
+                    self._board_servers[name] = FirmwareServer(board, tcp=tcp)
+                else:
+                    wire = None if self._laid is None else self._laid.boards[name]
+                    self._board_servers[name] = PotBoardServer(board, tcp=tcp, faults=wire)
+            lines: dict[str, Faults] = {} if self._laid is None else dict(self._laid.lines)
+            self._running = serve(self.instruments, wanted, lines | self._faults)
         except BoardError:
             self.close()
             raise
@@ -293,13 +322,15 @@ class EmulatedBench:
         at = _swapped(node, miswired.sources)
         terminals = self._network.terminals.tolist()
         meter = self._meter_error(node) if self._wiring.meter_at(node) is None else None
-        return BenchPort(
+        port = BenchPort(
             self.circuit.port(at),
             self._generator(name, "source", channel),
             source=self._defects.sources,
             source_offset=float(self._source_offset[terminals.index(node)]),
             meter=meter,
         )
+        self._source_ports.setdefault(name, []).append(port)
+        return port
 
     def _meter_port(self, name: str, channel: str, node: int, *, rounded: bool = True) -> Port:
         miswired = self._section.miswired

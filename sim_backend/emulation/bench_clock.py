@@ -19,14 +19,19 @@ class BenchClock:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._start = time.monotonic()
-        self._latest = 0.0
+        self._latest = self._jumped = 0.0
 
     def now(self) -> float:
         """Return emulated seconds since the bench was switched on."""
         if self.scale:
-            return (time.monotonic() - self._start) / self.scale
+            return (time.monotonic() - self._start) / self.scale + self._jumped
         with self._lock:
-            return self._latest
+            return self._latest + self._jumped
+
+    def jump(self, seconds: float) -> None:
+        """Set the clock forward or back; nothing waits for that."""
+        with self._lock:
+            self._jumped += seconds
 
     def spend(self, seconds: float) -> None:
         """Let emulated time pass; blocks ``seconds`` times the scale."""

@@ -33,6 +33,8 @@ class BenchPort:
         self._port, self.generator = port, generator
         self._source, self._source_offset = source or SourceDefects(), source_offset
         self._meter = meter or MeterError()
+        self.tripped = False
+        """Whether the source reports its limit, whatever the circuit does."""
 
     def apply(self, applied: Applied) -> None:
         """Apply it with the source's offset, series resistance and current limit."""
@@ -54,4 +56,4 @@ class BenchPort:
             volts += meter.noise * float(self.generator.standard_normal())
         if meter.resolution:
             volts = float(np.rint(volts / meter.resolution) * meter.resolution)
-        return replace(seen, volts=volts)
+        return replace(seen, volts=volts, limited=seen.limited or self.tripped)

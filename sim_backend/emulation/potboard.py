@@ -84,10 +84,16 @@ class SourceModel:
 
 @dataclass
 class PotFaults:
-    """What may be wrong with the pots: ``stuck`` at a code, ``dead`` on the bus."""
+    """What may be wrong with the board.
+
+    Pots ``stuck`` at a code or ``dead`` on the bus, switches ``welded`` open (False) or closed (True), and
+    ``glitches``: by how many codes the next single conversion of a channel is off.
+    """
 
     stuck: dict[int, int] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
+    welded: dict[int, bool] = field(default_factory=dict)
+    glitches: dict[int, int] = field(default_factory=dict)
 
 
 class SwitchedPort:
@@ -191,6 +197,24 @@ class EmulatedPotBoard:
             return (*driving, *(self._switches[switch].closed for switch in sorted(self._switches)))
 
     @property
+    def switches(self) -> tuple[int, ...]:
+        """Numbers of all clamp switches, the sources' own included."""
+        return tuple(range(len(self._closed)))
+
+    @property
+    def adc_models(self) -> tuple[AdcModel, ...]:
+        """What each ADC channel is."""
+        return tuple(self._adcs)
+
+    def highest(self, pot: int) -> int:
+        """Return the highest code of a pot."""
+        return self._models[pot].highest
+
+    def is_closed(self, switch: int) -> bool:
+        """Return whether a switch connects."""
+        return self._is_closed(switch)
+
+    @property
     def writes(self) -> int:
         """How often pots have been written since the start: a replayed request does not count."""
         return self._writes
@@ -204,6 +228,12 @@ class EmulatedPotBoard:
         """Start again, as after a brown-out: power-on codes, outputs off, text mode."""
         with self._lock:
             self._start()
+
+    def forget_codes(self) -> None:
+        """Let the pots alone lose their supply for a moment: power-on codes, and the board does not know."""
+        with self._lock:
+            self._codes = [model.power_on for model in self._models]
+            self._put_codes()
 
     def tick(self, now: float) -> None:
         """Let the watchdog look at the time, seconds."""
@@ -473,6 +503,9 @@ class EmulatedPotBoard:
         volts = self._volts()
         for channel in range(scan.first, scan.first + scan.count):
             codes = self._convert(self._adcs[channel], float(volts[channel]), scan.averages)
+            if channel in self.faults.glitches:
+                top = (1 << self._adcs[channel].bits) - 1
+                codes[0] = min(max(codes[0] + self.faults.glitches.pop(channel), 0), top)
             total = sum(codes)
             sums.append(total)
             # Σx² − (Σx)²/n in whole numbers, so that nothing cancels.
@@ -521,7 +554,10 @@ class EmulatedPotBoard:
 
     def _connected(self, source: int) -> bool:
         switch = self._sources[source].switch
-        return switch is None or self._closed[switch]
+        return switch is None or self._is_closed(switch)
+
+    def _is_closed(self, switch: int) -> bool:
+        return self.faults.welded.get(switch, self._closed[switch])
 
     def _put_sources(self) -> None:
         """Bring the circuit up to date: what is opened first, so that two sources never meet on the way."""
@@ -536,8 +572,14 @@ class EmulatedPotBoard:
                 if (applied is OPEN) == opening:
                     port.apply(applied)
             for switch, switched in self._switches.items():
-                if self._closed[switch] != opening:
-                    switched.set(self._closed[switch])
+                if self._is_closed(switch) != opening:
+                    switched.set(self._is_closed(switch))
+
+    def weld(self, switch: int, closed: bool) -> None:
+        """Let a switch stay as it is given from now on, whatever it is told."""
+        with self._lock:
+            self.faults.welded[switch] = closed
+            self._put_sources()
 
     def _outputs_off(self) -> None:
         self._levels = [0] * len(self._sources)

@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from hilcl.errors import BoardError
 from hilcl.sim_backend.emulation.potboard import EmulatedPotBoard
@@ -38,6 +40,23 @@ class WireFaults(Protocol):
 
     def replied(self, data: bytes) -> bytes:
         """Return the bytes as they leave for the host."""
+        ...
+
+
+class WireControl(Protocol):
+    """What a fault can do to the connection; called in the thread that serves it."""
+
+    def break_off(self, seconds: float) -> None:
+        """Let the port vanish for a while, as a USB device does that is pulled out or reset."""
+        ...
+
+
+@runtime_checkable
+class BreakingFaults(Protocol):
+    """Faults that also need to break the connection."""
+
+    def attach(self, wire: WireControl) -> None:
+        """Take what breaks it, before anything is served."""
         ...
 
 
@@ -83,6 +102,14 @@ class PotBoardServer:
         self._kept_open: int | None = None
         self._listening: socket.socket | None = None
         self._client: socket.socket | None = None
+        self._tcp = tcp
+        self._away_until: float | None = None
+        self._folder: TemporaryDirectory[str] | None = None
+        if isinstance(self._faults, BreakingFaults):
+            self._faults.attach(self)
+            if tcp is None:
+                # A name that stays the same when the terminal behind it is another one, as udev gives.
+                self._folder = TemporaryDirectory(prefix="hilcl-")
         try:
             self.port = self._open_terminal() if tcp is None else self._listen(tcp)
         except OSError as cause:
@@ -121,7 +148,45 @@ class PotBoardServer:
         tty.setraw(self._kept_open)
         os.set_blocking(self._terminal, False)
         self._selector.register(self._terminal, selectors.EVENT_READ)
-        return os.ttyname(self._kept_open)
+        terminal = os.ttyname(self._kept_open)
+        if self._folder is None:
+            return terminal
+        link = Path(self._folder.name) / "tty"
+        link.symlink_to(terminal)
+        return str(link)
+
+    def break_off(self, seconds: float) -> None:
+        """Let the port vanish for a while; called in the thread that serves it."""
+        self._away_until = time.monotonic() + seconds
+        self._unsent.clear()
+        for each in (self._client, self._listening):
+            if each is not None:
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(each)
+                each.close()
+        if self._listening is not None:
+            self._tcp = int(self.port.rpartition(":")[2])
+        self._client = self._listening = None
+        if self._terminal is not None and self._kept_open is not None:
+            self._selector.unregister(self._terminal)
+            os.close(self._terminal)
+            os.close(self._kept_open)
+            self._terminal = self._kept_open = None
+            Path(self.port).unlink()
+
+    def _return(self) -> None:
+        """Come back where it was, at the end of a fault."""
+        if self._away_until is None or time.monotonic() < self._away_until:
+            return
+        self._away_until = None
+        try:
+            if self._tcp is None:
+                self._open_terminal()
+            else:
+                self._listen(self._tcp)
+        except OSError:
+            # The port has been taken meanwhile: the board stays away, as a broken one does.
+            log.exception("the emulated pot board cannot come back at %s", self.port)
 
     def _listen(self, port: int) -> str:
         self._listening = socket.create_server((LOOPBACK, port))
@@ -136,6 +201,7 @@ class PotBoardServer:
                 if self._woken in ready:
                     return
                 self.board.tick(self._now())
+                self._return()
                 if self._listening is not None and self._listening in ready:
                     self._accept(self._listening)
                 else:
@@ -169,6 +235,8 @@ class PotBoardServer:
             return
         if data:
             answer = self._answer(data)
+            if self._away_until is not None:
+                return
             if len(self._unsent) + len(answer) > MOST_UNSENT:
                 self._lost += len(answer)
             else:
@@ -212,3 +280,5 @@ class PotBoardServer:
         for descriptor in (self._terminal, self._kept_open):
             if descriptor is not None:
                 os.close(descriptor)
+        if self._folder is not None:
+            self._folder.cleanup()

@@ -7,12 +7,13 @@ sends can grow memory without bound: lines, pending work, unread replies and con
 import asyncio
 import logging
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from hilcl.errors import BoardError
 from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
@@ -42,10 +43,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Delivery:
-    """A reply on its way: its bytes, and after how many seconds of real time they leave."""
+    """A reply on its way: its bytes, after how many seconds of real time they leave, and whether the line then breaks.
+
+    ``hang_up`` resets the connection, as a cable pulled out does.
+    """
 
     data: bytes
     after: float = 0.0
+    hang_up: bool = False
+
+
+class Line(Protocol):
+    """What a fault can do to the connections of one instrument; called in the thread that serves it."""
+
+    def refuse(self, seconds: float) -> None:
+        """Break all connections, and let nobody connect for a while."""
+        ...
 
 
 class Faults(Protocol):
@@ -57,6 +70,15 @@ class Faults(Protocol):
 
     def replied(self, reply: bytes) -> Delivery | None:
         """Return what leaves for the client, terminator included, None where the reply is lost."""
+        ...
+
+
+@runtime_checkable
+class LineFaults(Protocol):
+    """Faults that also need to break connections."""
+
+    def attach(self, line: Line) -> None:
+        """Take what breaks them, before anything is served."""
         ...
 
 
@@ -157,6 +179,13 @@ class _Client(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def reset(self) -> None:
+        """Drop the connection so that the other end sees it broken, and nothing sent since the last reply arrives."""
+        if self._transport is not None:
+            # Without lingering, closing sends a reset.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
+
     def _schedule(self, after: float) -> None:
         if self._scheduled is None and self._transport is not None:
             self._scheduled = asyncio.get_running_loop().call_later(after, self._resume)
@@ -176,6 +205,9 @@ class _Client(asyncio.Protocol):
             delivery = self._host.carry_out(line)
             if delivery is None:
                 continue
+            if delivery.hang_up:
+                self.reset()
+                return
             if delivery.after > 0:
                 # The instrument answers in order, so what follows waits too.
                 data = delivery.data
@@ -220,6 +252,9 @@ class _Host:
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"emulated {name}", daemon=True)
+        self._server: asyncio.Server | None = None
+        if isinstance(faults, LineFaults):
+            faults.attach(self)
 
     def start(self) -> None:
         """Start serving."""
@@ -237,6 +272,19 @@ class _Host:
         """Let go of the port without ever having served it."""
         self._loop.close()
         self._listening.close()
+
+    def refuse(self, seconds: float) -> None:
+        """Break all connections, and let nobody connect for a while; called in the serving thread."""
+        for client in list(self._clients):
+            client.reset()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._loop.call_later(seconds, lambda: self._loop.create_task(self._listen_again()))
+
+    async def _listen_again(self) -> None:
+        self._listening = _listen(self.name, self.port)
+        self._server = await self._loop.create_server(lambda: _Client(self), sock=self._listening, backlog=64)
 
     def admit(self, client: _Client) -> bool:
         """Return whether there is room for one more client, and count it."""
@@ -269,16 +317,17 @@ class _Host:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            server = self._loop.run_until_complete(
+            self._server = self._loop.run_until_complete(
                 self._loop.create_server(lambda: _Client(self), sock=self._listening, backlog=64)
             )
             self._ready.set()
             self._loop.run_forever()
-            server.close()
             for client in list(self._clients):
                 client.close()
-            # One more turn, in which the transports close their sockets.
-            self._loop.run_until_complete(server.wait_closed())
+            if self._server is not None:
+                self._server.close()
+                # One more turn, in which the transports close their sockets.
+                self._loop.run_until_complete(self._server.wait_closed())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._ready.set()
