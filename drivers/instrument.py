@@ -9,13 +9,25 @@ from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 from hilcl.drivers.dialects import Dialect, error_code
 from hilcl.drivers.owner_thread import OwnerThread
-from hilcl.drivers.visa_session import LinkError, LinkOptions, VisaSession
+from hilcl.drivers.visa_session import Fault, LinkError, LinkOptions, VisaSession, patiently
 from hilcl.errors import BoardError, InputError
+from hilcl.events import Event, EventLog
 
 T = TypeVar("T")
 
 MOST_ERRORS = 32
-"""Entries taken from an error queue before it is given up: instruments keep about 10 to 100."""
+"""Entries taken from an error queue before it is cleared as a whole: instruments keep about 10 to 100."""
+
+SHOWN_ERRORS = 3
+"""Entries of an error queue that a message shows."""
+
+HAPPENED: Mapping[Fault, str] = {
+    "absent": "nobody answered",
+    "silent": "no answer came in time",
+    "closed": "the connection broke",
+    "garbage": "an answer was not the one expected",
+}
+"""Failures of a link, as events say it."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,7 @@ class VisaInstrument(Generic[M_co]):
         self._since_clean: list[str] = []
         self._found_errors: tuple[str, ...] = ()
         self._closed = False
+        self._events = EventLog(name)
         self._owner = OwnerThread(name)
 
     def __enter__(self) -> Self:
@@ -141,6 +154,10 @@ class VisaInstrument(Generic[M_co]):
         """
         self._run(self._open)
         return self
+
+    def take_events(self) -> list[Event]:
+        """Return what went wrong with the link and was put right since the last call."""
+        return self._events.take()
 
     def submit(self, work: Callable[[], T]) -> "Future[T]":
         """Let the owner thread do ``work``, which may call any method of the driver, and return its future."""
@@ -214,6 +231,13 @@ class VisaInstrument(Generic[M_co]):
         self._drop_session()
         self._identity = None
 
+    def _connect_afresh(self) -> None:
+        try:
+            self._connect()
+        except BaseException:
+            self._drop_session()
+            raise
+
     def _connect(self) -> None:
         """Open a session, see who answers, and empty the error queue."""
         self._session = VisaSession(self.name, self.resource, self.link)
@@ -266,7 +290,7 @@ class VisaInstrument(Generic[M_co]):
     def _step(self, work: Callable[[], T]) -> T:
         """Do work, again on a fresh, verified and restored session when the link fails; bounded, then stop safe."""
         failure: LinkError | None = None
-        for _ in range(self.link.retries + 1):
+        for attempt in range(self.link.retries + 1):
             try:
                 if self._session is None:
                     self._reconnect()
@@ -274,6 +298,8 @@ class VisaInstrument(Generic[M_co]):
             except LinkError as error:
                 self._drop_session()
                 failure = error
+                if attempt < self.link.retries:
+                    self._events.note(HAPPENED[error.fault], "connected anew, verified, and did it again")
         try:
             self._stop_safe()
         except BoardError as unsafe:
@@ -285,7 +311,7 @@ class VisaInstrument(Generic[M_co]):
             raise BoardError(f"{self.name} has not been opened yet: open it first")
         lost = list(self._since_clean)
         try:
-            self._connect()
+            patiently(self._connect_afresh, self.link.patience)
             if self._found_errors:
                 # The instrument did not fall silent, it refused what it was told; doing that again would not help.
                 raise BoardError(self._complaint(list(self._found_errors), lost))
@@ -325,10 +351,11 @@ class VisaInstrument(Generic[M_co]):
 
     def _complaint(self, errors: list[str], sent: list[str]) -> str:
         messages = " then ".join(repr(message) for message in sent) or "nothing"
+        more = f" and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
         return (
-            f"{self.name} ({self.resource}) refused what it was told: {'; '.join(errors)} (sent since the last clean "
-            "check: "
-            f"{messages}): check the limits and ranges in the file against the instrument's"
+            f"{self.name} ({self.resource}) refused what it was told: {'; '.join(errors[:SHOWN_ERRORS])}{more} "
+            f"(sent since the last clean check: {messages}): check the limits and ranges in the file against the "
+            "instrument's"
         )
 
     def _drain(self) -> list[str]:
@@ -348,6 +375,10 @@ class VisaInstrument(Generic[M_co]):
             if code == 0:
                 return errors
             errors.append(" ".join(answer.split("\t")))
+        # IEEE 488.2, 10.3; every family clears its error queue by it.
+        session.write("*CLS")
+        if error_code(session.query(self.dialect.next_error)) == 0:
+            return errors
         raise BoardError(
             f"{self.name} ({self.resource}) still has errors in its queue after {MOST_ERRORS} were taken, the last "
             f"{errors[-1]!r}: switch the instrument off and on"

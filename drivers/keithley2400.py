@@ -194,7 +194,7 @@ class Keithley2400(Smu):
     reading: ClassVar[str] = ":READ?"
 
     def _measure(self, channels: Sequence[SmuChannel]) -> list[SmuReading]:
-        answer = self._exchange([], [self.reading], self._reading_time(1))[0]
+        answer = self._take([], [self.reading], channels)[0]
 
         def parse() -> SmuReading:
             volts, amperes, status = answer.split(",")

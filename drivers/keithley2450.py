@@ -239,7 +239,7 @@ class Keithley2450(Smu):
 
     def _measure(self, channels: Sequence[SmuChannel]) -> list[SmuReading]:
         channel = channels[0]
-        answer = self._exchange([], [self.reading], self._reading_time(1))[0]
+        answer = self._take([], [self.reading], channels)[0]
 
         def parse() -> SmuReading:
             sourced, measured, status = answer.split(",")

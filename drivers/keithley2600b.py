@@ -211,7 +211,7 @@ class Keithley2600B(Smu):
         # smuX.measure.iv() returns current, then voltage (section 7, smuX.measure.Y()).
         commands = [f"local i{c.name}, v{c.name} = smu{c.name}.measure.iv()" for c in channels]
         questions = [text for c in channels for text in (f"v{c.name}", f"i{c.name}", f"smu{c.name}.source.compliance")]
-        answers = self._exchange(commands, questions, self._reading_time(len(channels)))
+        answers = self._take(commands, questions, channels)
         readings = []
         for index, channel in enumerate(channels):
             volts, amperes, compliance = answers[3 * index : 3 * index + 3]

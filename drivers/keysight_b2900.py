@@ -207,6 +207,10 @@ class KeysightB2900Channel(SmuChannel):
         kind = type(self)
         return [(kind.auto_on, False), (kind.protection, False), *super().setup_checks()]
 
+    def canaries(self) -> list[tuple[Property[Any], object]]:
+        """A reading would turn an output on that went off, and hide that its settings are lost."""
+        return [(type(self).auto_on, False)]
+
     def select_volts(self, volts: float) -> list[str]:
         """Source volts; both quantities are measured whatever is sourced."""
         return [self.put(type(self).source_volts, volts), self.put(type(self).source_function, "volts")]
@@ -229,7 +233,7 @@ class KeysightB2900(Smu):
         # Channel 1's elements, then channel 2's, each set in the order volts, amperes, status
         # (:READ[:SCALar]?, :FORMat:ELEMents:SENSe).
         names = ",".join(channel.name for channel in channels)
-        answer = self._exchange([], [f":READ? (@{names})"], self._reading_time(len(channels)))[0]
+        answer = self._take([], [f":READ? (@{names})"], channels)[0]
         fields = answer.split(",")
         bad = COMPLIANCE | OVER_VOLTAGE | OVER_CURRENT | OVER_TEMPERATURE | OVERFLOW
         readings = []

@@ -14,9 +14,10 @@ from hilcl.arrays import BoolArray, FloatArray, IntArray
 from hilcl.devices import SourceReadings, VoltReadings
 from hilcl.drivers import potboard_protocol as wire
 from hilcl.drivers.owner_thread import OwnerThread
-from hilcl.drivers.potboard_link import PotBoardLink, PotBoardOptions, Refused, Silence, microseconds
+from hilcl.drivers.potboard_link import Broken, PotBoardLink, PotBoardOptions, Refused, Silence, microseconds
 from hilcl.drivers.potboard_protocol import FLOAT, NO_SWITCH, NOTHING, Reason, Status
 from hilcl.errors import BoardError, InputError, MeasurementError
+from hilcl.events import Event, EventLog
 
 T = TypeVar("T")
 R = TypeVar("R", bound=wire.Reply)
@@ -61,6 +62,7 @@ class PotBoard:
         self._stale = False
         self._closed = False
         self._owner = OwnerThread(name)
+        self._events = EventLog(name)
         self._stop_beating = threading.Event()
         self._heart: threading.Thread | None = None
 
@@ -87,6 +89,10 @@ class PotBoard:
             )
             self._heart.start()
         return self
+
+    def take_events(self) -> list[Event]:
+        """Return what went wrong with the link and was put right since the last call."""
+        return self._events.take()
 
     def submit(self, work: Callable[[], T]) -> "Future[T]":
         """Let the owner thread do ``work``, which may call any method, and return its future."""
@@ -304,11 +310,13 @@ class PotBoard:
                 if self._stale and self._link is not None:
                     self._restore(self._link)
                 return work()
+            except Broken:
+                self._reopen()
             except Silence:
-                self._recover()
+                self._recover("no answer came in time")
             except Refused as error:
                 if error.status == Status.GREETING:
-                    self._recover()
+                    self._recover("it had restarted")
                 elif error.status == Status.SAFE:
                     raise self._latched(_reason(error.detail)) from error
                 else:
@@ -350,13 +358,19 @@ class PotBoard:
         watchdog = self.options.watchdog
         return wire.Watchdog(0 if watchdog is None else round(watchdog * 1000))
 
-    def _recover(self) -> None:
+    def _reopen(self) -> None:
+        """Open a port that vanished, and greet whoever is there."""
+        if self._link is not None:
+            self._link.reopen(self.options.boot_time)
+            self._recover("its port vanished")
+
+    def _recover(self, what: str) -> None:
         """Greet the board anew; if it has restarted, write everything again."""
         link, before = self._link, self.greeting
         if link is None:
             return
         self.recoveries += 1
-        greeting = link.greet()
+        greeting = link.greet(self.options.boot_time)
         if greeting.identity != before.identity:
             raise BoardError(
                 f"{self.label} answers as {greeting.identity!r} and was {before.identity!r} before: plug the right "
@@ -365,6 +379,8 @@ class PotBoard:
         if greeting.latched != Reason.NONE:
             raise self._latched(greeting.latched)
         self._note(greeting)
+        again = "wrote codes, sources and switches again" if self._stale else "asked again"
+        self._events.note(what, f"greeted it anew and {again}")
         if self._stale:
             self._restore(link)
 
@@ -398,9 +414,11 @@ class PotBoard:
                 try:
                     self._ask(wire.Safe(wire.SafeAction.OUTPUTS), wire.Latched)
                     return
-                except (Silence, Refused) as error:
+                except (Silence, Refused, Broken) as error:
                     if last or (isinstance(error, Refused) and error.status != Status.GREETING) or self._link is None:
                         raise
+                    if isinstance(error, Broken):
+                        self._link.reopen(self.options.boot_time)
                     self._note(self._link.greet())
         except BoardError as error:
             self._stop_beating.set()
@@ -565,7 +583,7 @@ class PotBoard:
 
 
 class _OnBoard:
-    """What the devices on one board share: its identity, its safe state and its end."""
+    """What the devices on one board share: its identity, its safe state, its events and its end."""
 
     def __init__(self, board: PotBoard, kind: str, count: int, channels: Sequence[str] | None) -> None:
         self.board = board
@@ -580,6 +598,15 @@ class _OnBoard:
     def channels(self) -> tuple[str, ...]:
         """Names of the channels: their numbers on the board, ``("0", "1")``."""
         return tuple(str(index) for index in self._indices)
+
+    @property
+    def name(self) -> str:
+        """Name of the board."""
+        return self.board.name
+
+    def take_events(self) -> list[Event]:
+        """Return the events of the board."""
+        return self.board.take_events()
 
     def make_safe(self) -> None:
         """Make the board safe."""

@@ -35,6 +35,9 @@ R = TypeVar("R", bound=Reply)
 SLICE = 0.02
 """Longest wait in one read, seconds; deadlines are kept to within it."""
 
+REOPENING = 0.1
+"""Seconds between two attempts to open a port again."""
+
 LONGEST_REPLY = 4096
 """Decoded bytes of a reply; bounds what garbage can make the host keep."""
 
@@ -77,6 +80,10 @@ class Silence(BoardError):  # noqa: N818 - what happened, not that it is an erro
     """No valid answer came within the time allowed, however often the frame was sent."""
 
 
+class Broken(BoardError):  # noqa: N818
+    """The port itself is gone: unplugged, or reset."""
+
+
 class Refused(BoardError):  # noqa: N818
     """The board answered with a status that is not OK; ``detail`` as in the protocol."""
 
@@ -115,14 +122,36 @@ class PotBoardLink:
         self._decoder = FrameDecoder(LONGEST_REPLY)
         self._heard_bytes = 0
         try:
-            self._serial = serial.serial_for_url(
-                port, baudrate=options.baud, timeout=SLICE, write_timeout=1.0, exclusive=True
-            )
+            self._serial = self._open_port()
         except (serial.SerialException, OSError, ValueError) as cause:
             raise InputError(
                 f"{self.label} cannot be opened ({_reason(cause)}): check the port's name, that the board is plugged "
                 "in, and that no other program uses it"
             ) from cause
+
+    def _open_port(self) -> serial.SerialBase:
+        opened: serial.SerialBase = serial.serial_for_url(
+            self.port, baudrate=self.options.baud, timeout=SLICE, write_timeout=1.0, exclusive=True
+        )
+        return opened
+
+    def reopen(self, patience: float) -> None:
+        """Open the port again, for up to ``patience`` seconds: a USB device is away for a while after a reset.
+
+        Raises Broken where it does not come back.
+        """
+        end = time.monotonic() + patience
+        self.close()
+        self._decoder.reset()
+        while True:
+            try:
+                self._serial = self._open_port()
+            except (serial.SerialException, OSError, ValueError) as cause:
+                if time.monotonic() > end:
+                    raise self._lost(cause) from cause
+                time.sleep(REOPENING)
+            else:
+                return
 
     def fits(self, request: Request, reply_bytes: int = 0) -> bool:
         """Return whether a request, and a reply with a payload of that many bytes, fit the board's frames."""
@@ -242,8 +271,8 @@ class PotBoardLink:
         self._heard_bytes += len(data)
         return bytes(data)
 
-    def _lost(self, cause: Exception) -> BoardError:
-        return BoardError(
+    def _lost(self, cause: Exception) -> Broken:
+        return Broken(
             f"the connection to {self.label} broke ({_reason(cause)}): check the cable and the board's supply, and "
             "open it again"
         )

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
-from hilcl.errors import BoardError, InputError
+from hilcl.drivers.visa_session import LinkError
+from hilcl.errors import InputError
 
 T = TypeVar("T")
 Bounds = tuple[float, float]
@@ -96,14 +97,15 @@ class Property(Generic[T]):
     def decode(self, owner: Addressed, answer: str) -> T:
         """Return the value an answer stands for.
 
-        Raises BoardError for an answer that is none.
+        Raises LinkError for an answer that is none: the link is out of step.
         """
         try:
             return self._parse(answer)
         except (KeyError, ValueError) as cause:
-            raise BoardError(
+            raise LinkError(
                 f"{owner.label} answered {answer!r} to {self.question(owner)!r}, which is no {self.name}: "
-                "check that nothing else talks to the instrument"
+                "check that nothing else talks to the instrument",
+                "garbage",
             ) from cause
 
     @overload

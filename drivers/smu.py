@@ -14,13 +14,15 @@ from hilcl.arrays import FloatArray
 from hilcl.devices import SourceReadings
 from hilcl.drivers.instrument import VisaInstrument
 from hilcl.drivers.properties import Property
-from hilcl.drivers.visa_session import LinkError, LinkOptions, VisaSession
-from hilcl.errors import BoardError, InputError
+from hilcl.drivers.visa_session import LinkError, LinkOptions, VisaSession, patiently
+from hilcl.errors import BoardError, InputError, MeasurementError
 
 FreeMode = Literal["zero_amp", "himp", "relay"]
 Mode = Literal["off", "volts", "float"]
 NOT_A_NUMBER = 9.9e37
 """SCPI's "not a number" and "infinity" are 9.91e37 and 9.9e37 (SCPI-99, volume 1, 7.2.1.5)."""
+RELAY_LEAKAGE = 1e-3
+"""Part of the current limit that an ammeter may show behind an open relay, for its offset."""
 LIMIT_TOLERANCE = 0.01
 """A limit read back may differ from the one asked for by this much, for the instrument's rounding."""
 
@@ -247,6 +249,10 @@ class SmuChannel(ABC):
             (type(self).volts_limit, self.settings.floating_limit),
         ]
 
+    def canaries(self) -> list[tuple[Property[Any], object]]:
+        """Return properties read with every measurement, whose change tells that the settings were lost."""
+        return []
+
     @abstractmethod
     def select_volts(self, volts: float) -> list[str]:
         """Return the commands after which the channel is a voltage source of that level, on or off as it was.
@@ -292,6 +298,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         self._used = None if channels is None else tuple(channels)
         self._channels: tuple[SmuChannel, ...] = ()
         self._set_up = False
+        self._unreachable = False
         self._powered: tuple[str, ...] = ()
 
     @property
@@ -550,16 +557,51 @@ class Smu(VisaInstrument[SmuModel], ABC):
         count = len(self._channels)
         volts, amperes, limited = np.full(count, np.nan), np.zeros(count), np.zeros(count, dtype=np.bool_)
         cut_off = self.settings.free_mode != "zero_amp"
-        reading = [channel for channel in self._channels if not (cut_off and channel.mode == "float")]
+        away = [channel for channel in self._channels if cut_off and channel.mode == "float"]
+        # Behind an open relay no current flows: one that flows tells of a relay that does not open.
+        watched = [channel for channel in away if self._relay is not None and channel.powered]
+        reading = [channel for channel in self._channels if channel not in away or channel in watched]
         if reading:
             for channel, measured in zip(reading, self._measure(reading), strict=True):
                 index = self._channels.index(channel)
+                if channel in watched:
+                    self._check_cut_off(channel, measured)
+                    continue
                 volts[index], amperes[index], limited[index] = measured.volts, measured.amperes, measured.in_compliance
         return SourceReadings(volts=volts, amperes=amperes, in_compliance=limited)
 
     @abstractmethod
     def _measure(self, channels: Sequence[SmuChannel]) -> list[SmuReading]:
         """Measure channels whose outputs are on, in one message."""
+
+    def _check_cut_off(self, channel: SmuChannel, measured: SmuReading) -> None:
+        most = RELAY_LEAKAGE * self.settings.limit_amperes
+        if not abs(measured.amperes) <= most:
+            raise MeasurementError(
+                f"{channel.label} ({self.resource}) sources {measured.amperes:.3g} A through its relay, which was told "
+                "to open: check the relay and its wiring"
+            )
+
+    def _take(self, commands: list[str], questions: list[str], channels: Sequence[SmuChannel]) -> list[str]:
+        """Send one message that measures, and return the answers to the questions.
+
+        The channels' outputs and canaries are asked for with it: an instrument that lost its settings for a moment
+        answers as if nothing had happened.
+        """
+        canaries = [(channel, declared, wanted) for channel in channels for declared, wanted in channel.canaries()]
+        asked = [type(channel).output.question(channel) for channel in channels]
+        asked += [declared.question(channel) for channel, declared, _ in canaries]
+        answers = self._exchange(commands, [*questions, *asked], self._reading_time(len(channels)))
+        states = answers[len(questions) :]
+        for channel, answer in zip(channels, states, strict=False):
+            self._verify_output(channel, answer)
+        for (channel, declared, wanted), answer in zip(canaries, states[len(channels) :], strict=True):
+            if declared.decode(channel, answer) != wanted:
+                raise BoardError(
+                    f"{channel.label} ({self.resource}) has lost its settings, as after a moment without power: check "
+                    "its supply and that nobody else uses it"
+                )
+        return answers[: len(questions)]
 
     def _reading_time(self, channels: int) -> float:
         """Return how long a measurement may take on top of the link's time-out, seconds: volts and current at 50 Hz."""
@@ -679,23 +721,35 @@ class Smu(VisaInstrument[SmuModel], ABC):
     def _switch_off_afresh(self) -> None:
         """Open a session, switch all outputs off before anything else, verify, and only then see who answered."""
         failures: list[str] = []
-        for _ in range(self.link.retries + 1):
+        # Who could not be reached before is asked once more, but not waited for again.
+        patience, tries = (0.0, 1) if self._unreachable else (self.link.patience, self.link.retries + 1)
+        for _ in range(tries):
             try:
-                self._session = VisaSession(self.name, self.resource, self.link)
-                left_on = self._blunt_off(self._session)
-                self._verify(self._session.query("*IDN?"))
-                self._drain()
-                self._since_clean.clear()
+                left_on = patiently(self._off_afresh, patience)
             except (BoardError, InputError) as error:
                 failures.append(str(error))
-                self._drop_session()
                 continue
+            self._unreachable = False
             self._off_or_raise(left_on)
             return
+        self._unreachable = True
         raise BoardError(
             f"{self.name} ({self.resource}) could not be verified to be off: switch its output off at its front panel "
             f"({failures[-1]})"
         )
+
+    def _off_afresh(self) -> list[str]:
+        self._drop_session()
+        self._session = VisaSession(self.name, self.resource, self.link)
+        try:
+            left_on = self._blunt_off(self._session)
+            self._verify(self._session.query("*IDN?"))
+            self._drain()
+        except BaseException:
+            self._drop_session()
+            raise
+        self._since_clean.clear()
+        return left_on
 
     def _switch_off_bluntly(self, refusal: BoardError) -> None:
         try:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hilcl.devices import VoltReadings
 from hilcl.drivers.smu import Smu
-from hilcl.errors import BoardError, InputError
+from hilcl.errors import InputError, MeasurementError
 
 
 class SmuVoltmeter:
@@ -46,7 +46,7 @@ class SmuVoltmeter:
         """Read the terminals, the mean of ``averages`` readings.
 
         ``volts_u`` combines the scatter of the mean with the resolution; a single reading has no scatter to tell.
-        Raises BoardError for a reading in compliance.
+        Raises MeasurementError for a reading in compliance.
         """
         check_averages(self.smu.name, averages)
         return self.smu.submit(lambda: self._read(averages)).result()
@@ -72,7 +72,7 @@ class SmuVoltmeter:
                 name for name, index in zip(self._channels, self._indices, strict=True) if readings.in_compliance[index]
             ]
             if limited:
-                raise BoardError(
+                raise MeasurementError(
                     f"{self.smu.name} channel {limited[0]} is in compliance, so its reading is none: raise its "
                     "limits or check "
                     "what drives its node"

@@ -4,19 +4,23 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from hilcl.errors import BoardError, InputError
 
 if TYPE_CHECKING:
     from pyvisa.resources import MessageBasedResource
 
+T = TypeVar("T")
+
 LONGEST_ANSWER = 1 << 20
 """Bytes after which an answer without an end of line is taken for garbage."""
 _PIECE = 2048
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+"""Seconds between two attempts to connect again, doubled from one to the next."""
 
 Fault = Literal["absent", "silent", "closed", "garbage"]
 
@@ -38,24 +42,49 @@ class LinkOptions:
 
     ``backend`` is PyVISA's: "@py" (pyvisa-py), "@ivi" or the path of an installed VISA library. ``timeout`` is in
     seconds, for one answer on top of the time the instrument is known to need. ``retries`` bounds how often a step is
-    done again after a link failure. ``baud_rate`` counts on serial ports only.
+    done again after a link failure, ``reconnecting`` for how many seconds an instrument that was there and is gone is
+    looked for, three time-outs if None. ``baud_rate`` counts on serial ports only.
     """
 
     backend: str = "@py"
     timeout: float = 3.0
     open_timeout: float = 3.0
     retries: int = 2
+    reconnecting: float | None = None
     read_termination: str = "\n"
     write_termination: str = "\n"
     baud_rate: int = 9600
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which an instrument that is gone is looked for."""
+        return 3 * self.timeout if self.reconnecting is None else self.reconnecting
 
     def __post_init__(self) -> None:
         if not (self.timeout > 0 and self.open_timeout > 0):
             raise InputError("the time-outs of a link must be positive, in seconds")
         if self.retries < 0:
             raise InputError("the retries of a link cannot be fewer than 0")
+        if self.reconnecting is not None and not self.reconnecting >= 0:
+            raise InputError("the time for connecting again cannot be negative")
         if not (self.read_termination and self.write_termination):
             raise InputError('the terminations of a link cannot be empty: most instruments end lines with "\\n"')
+
+
+def patiently(work: Callable[[], T], seconds: float) -> T:
+    """Do ``work``, again for up to ``seconds`` while nobody is there: cables and restarts take their time.
+
+    Raises what ``work`` raised last; every other failure at once.
+    """
+    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
+    while True:
+        try:
+            return work()
+        except LinkError as error:
+            if error.fault != "absent" or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class VisaSession:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,8 +14,10 @@ from hilcl.arrays import BoolArray, FloatArray, IntArray, frozen, per_edge, samp
 from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
 from hilcl.device_range import DeviceRange
 from hilcl.devices import Device, RheostatBank, SourceBank, SourceReadings, Voltmeter, VoltReadings
-from hilcl.errors import BoardError, InputError
+from hilcl.errors import BoardError, HilclError, InputError, MeasurementError
+from hilcl.events import Event, EventLog, events_of
 from hilcl.network import Network
+from hilcl.plausibility import Plausibility
 from hilcl.uninterrupted import uninterrupted
 
 
@@ -58,10 +60,12 @@ class BenchBoard(SafeExit):
     """Implements ``hilcl.board.Board`` with rheostat banks, source banks and voltmeters.
 
     ``device_range`` needs a table: codes are what is written. ``settle`` is called after every change of the drives
-    and returns once the board has settled. Independent links work in parallel. A reading in compliance is settled and
-    read again up to ``retries`` times; what still is in compliance is marked in the response and never used.
-    ``identities`` name the instruments for the records, ``notes`` are for the person at the bench; ``on_close``
-    are called last, whatever happened before.
+    and returns once the board has settled. Independent links work in parallel. A reading that is none (in compliance,
+    no number, scattered, or unless ``plausible`` is off impossible for resistors) is discarded, and the sample driven,
+    settled and read again up to ``retries`` times; what still is in compliance is marked in the response and never
+    used, anything else raises MeasurementError. Pots that can be read are read back with every response. What was done
+    again is told by ``take_events``. ``identities`` name the instruments for the records, ``notes`` are for the person
+    at the bench; ``on_close`` are called last, whatever happened before.
 
     Raises InputError where a node or edge is wired twice or a terminal or edge not at all.
     """
@@ -77,6 +81,7 @@ class BenchBoard(SafeExit):
         averages: int = 1,
         retries: int = 2,
         limits: BenchLimits | None = None,
+        plausible: bool = True,
         identities: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
         memory: Memory | None = None,
@@ -90,6 +95,10 @@ class BenchBoard(SafeExit):
         self._limits = limits or BenchLimits()
         self.identities, self.notes = dict(identities or {}), tuple(notes)
         self._memory, self._on_close = memory, tuple(on_close)
+        self._doubts = Plausibility(network, self._limits.volts if plausible else np.inf)
+        self._events = EventLog()
+        self._told: set[str] = set()
+        self._written: list[IntArray] = []
         _check_wiring(network, wiring)
         self._links = ThreadPoolExecutor(max_workers=max(1, len(self._devices())), thread_name_prefix="hilcl-link")
         self._closed = False
@@ -126,11 +135,11 @@ class BenchBoard(SafeExit):
         if codes is None:
             raise InputError("a bench needs a device range with a table: what is written to a pot is a code")
 
-        def write(bank: RheostatBank, edges: Sequence[int]) -> None:
+        self._written = []
+        for bank, edges in self._wiring.pots:
             wired = np.asarray(edges)
-            bank.write(np.where(wired >= 0, codes[wired], bank.code_counts // 2))
-
-        self._at_once([partial(write, bank, edges) for bank, edges in self._wiring.pots])
+            self._written.append(np.where(wired >= 0, codes[wired], bank.code_counts // 2))
+        self._write_codes()
         self._conductances = frozen(projection.conductances)
         return self._conductances
 
@@ -143,23 +152,55 @@ class BenchBoard(SafeExit):
             held[wired[wired >= 0]] = codes[wired >= 0]
         return held
 
+    def take_events(self) -> list[Event]:
+        """Return what was done again since the last call, by the board and by its devices."""
+        return [*self._events.take(), *events_of(self._devices())]
+
     def respond(self, drives: npt.ArrayLike) -> Response:
-        """Drive the terminals with each row of (S, T) volts, NaN floating, and read what is wired to a meter."""
+        """Drive the terminals with each row of (S, T) volts, NaN floating, and read what is wired to a meter.
+
+        Raises MeasurementError where a reading stays none, and BoardError where pots do not keep their codes.
+        """
         wanted = samples_by("drives", drives, len(self._network.terminals), InputError)
         if np.isinf(wanted).any() or np.nanmax(np.abs(wanted), initial=0.0) > self._limits.volts:
             raise InputError(f"a drive is beyond the limit of {self._limits.volts:g} V: nothing was driven")
+        for drive in wanted:
+            self._refuse_driven_ground(drive)
+        for _ in range(1 + self._retries):
+            response = self._respond(wanted)
+            lost = self._lost_code()
+            if lost is None:
+                return response
+            self._events.note(lost, "wrote all codes and measured again")
+            self._write_codes()
+        raise BoardError(f"{lost}, again and again: check the supply of the pots")
+
+    def _respond(self, wanted: FloatArray) -> Response:
         shape = (len(wanted), self._network.n_nodes)
         potentials, potentials_u = np.full(shape, np.nan), np.full(shape, np.nan)
         currents = np.full(wanted.shape, np.nan)
         compliance = np.zeros(wanted.shape, dtype=np.bool_)
         for sample, drive in enumerate(wanted):
-            self._refuse_driven_ground(drive)
-            for _ in range(1 + self._retries):
+            for attempt in range(1 + self._retries):
                 self._drive(drive)
                 self._settle()
-                compliance[sample] = self._read(sample, drive, potentials, potentials_u, currents)
-                if not compliance[sample].any():
+                doubt: str | None = None
+                try:
+                    compliance[sample], doubt = self._read(sample, drive, potentials, potentials_u, currents)
+                except MeasurementError as error:
+                    if attempt == self._retries:
+                        raise
+                    doubt = str(error)
+                if doubt is None and compliance[sample].any():
+                    node = self._network.terminals[np.flatnonzero(compliance[sample])[0]]
+                    doubt = f"the source at {self._network.name(int(node))} reported its limit"
+                    if attempt == self._retries:
+                        break
+                if doubt is None:
                     break
+                if attempt == self._retries:
+                    raise MeasurementError(f"sample {sample}: {doubt}")
+                self._events.note(doubt.split(": check")[0], f"discarded sample {sample} and measured it again")
             self._check_pots(potentials[sample])
         return Response(potentials, currents, potentials_u, np.where(np.isnan(currents), np.nan, 0.0), compliance)
 
@@ -180,20 +221,27 @@ class BenchBoard(SafeExit):
 
     @uninterrupted("making the bench safe")
     def make_safe(self) -> None:
-        """Switch every source off first, then make meters and pots safe; raises BoardError only when all was tried."""
+        """Switch every source off first, then make meters and pots safe; raises BoardError only when all was tried.
+
+        All sources at once, so that none waits for one that does not answer.
+        """
         failures: list[str] = []
         for group in (self._wiring.sources, self._wiring.meters, self._wiring.pots):
-            for device, _ in group:
-                try:
-                    device.make_safe()
-                except BoardError as error:
-                    failures.append(str(error))
+            devices = [device for device, _ in group]
+            if devices:
+                with ThreadPoolExecutor(max_workers=len(devices), thread_name_prefix="hilcl-safe") as pool:
+                    failures += [said for said in pool.map(_made_safe, devices) if said is not None]
         if failures:
-            raise BoardError("; ".join(failures))
+            # A device on several wires says so for each.
+            self._told.update(failures)
+            raise BoardError("; ".join(dict.fromkeys(failures)))
 
     @uninterrupted("making the bench safe")
     def close(self) -> None:
-        """Make the bench safe and let go of every device; raises BoardError only when all was tried."""
+        """Make the bench safe and let go of every device.
+
+        Raises BoardError only when all was tried, and only for what ``make_safe`` has not said before.
+        """
         if self._closed:
             return
         self._closed = True
@@ -201,19 +249,38 @@ class BenchBoard(SafeExit):
             for call in self._on_close:
                 last.callback(call)
             last.callback(self._links.shutdown)
+            before = set(self._told)
             failures = []
-            for work in (self.make_safe, *(device.close for device in self._devices())):
+            with suppress(BoardError):
+                # What it says is in ``_told``; a device says it again when it is closed.
+                self.make_safe()
+            for device in self._devices():
                 try:
-                    work()
+                    device.close()
                 except BoardError as error:
                     failures.append(str(error))
-            if failures:
-                # A device that cannot be made safe says so again when it is closed.
-                raise BoardError("; ".join(dict.fromkeys(failures)))
+            new = [said for said in dict.fromkeys([*self._told, *failures]) if said not in before]
+            if new and not before:
+                raise BoardError("; ".join(new))
 
     def _devices(self) -> list[Device]:
         groups = (self._wiring.sources, self._wiring.meters, self._wiring.pots)
         return [device for group in groups for device, _ in group]
+
+    def _write_codes(self) -> None:
+        banks = [bank for bank, _ in self._wiring.pots]
+        self._at_once([partial(bank.write, codes) for bank, codes in zip(banks, self._written, strict=True)])
+
+    def _lost_code(self) -> str | None:
+        """Return which pot holds another code than was written, None where none does or none can be read."""
+        held = self._at_once([bank.read for bank, _ in self._wiring.pots])
+        for (bank, edges), codes, written in zip(self._wiring.pots, held, self._written, strict=True):
+            wrong = np.flatnonzero((codes >= 0) & (codes != written) & (np.asarray(edges) >= 0))
+            if wrong.size:
+                pot = int(wrong[0])
+                name = getattr(bank, "name", bank.identity)
+                return f"{name}: pot {pot} (edge {edges[pot]}) holds code {codes[pot]} where {written[pot]} was written"
+        return None
 
     def _at_once(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
         """Run jobs of independent links in parallel; the first error is raised after all have ended."""
@@ -248,14 +315,19 @@ class BenchBoard(SafeExit):
         potentials: FloatArray,
         potentials_u: FloatArray,
         currents: FloatArray,
-    ) -> BoolArray:
-        """Read all devices into row ``sample`` and return which terminals are in compliance (T,)."""
+    ) -> tuple[BoolArray, str | None]:
+        """Read all devices into row ``sample``.
+
+        Return which terminals are in compliance (T,), and what makes these readings none, None where nothing does.
+        """
         sources, meters = self._wiring.sources, self._wiring.meters
         answers = self._at_once(
             [bank.read for bank, _ in sources] + [partial(meter.read, self._averages) for meter, _ in meters]
         )
         terminals = self._network.terminals.tolist()
         limited = np.zeros(len(terminals), dtype=np.bool_)
+        sourced = np.full(self._network.n_nodes, np.nan)
+        doubt: str | None = None
         for node in self._wiring.grounded:
             potentials[sample, node], potentials_u[sample, node] = 0.0, 0.0
         # A source's own reading stands in where its node has no meter; a meter's reading takes its place.
@@ -266,15 +338,18 @@ class BenchBoard(SafeExit):
                     terminal = terminals.index(node)
                     currents[sample, terminal] = readings.amperes[channel]
                     limited[terminal] = readings.in_compliance[channel]
-                    potentials[sample, node] = readings.volts[channel]
+                    potentials[sample, node] = sourced[node] = readings.volts[channel]
         for (_, nodes), answer in zip(meters, answers[len(sources) :], strict=True):
             volts: VoltReadings = answer
+            doubt = doubt or self._doubts.scattered(nodes, volts.volts_u)
             for channel, node in enumerate(nodes):
                 if node >= 0:
                     potentials[sample, node] = volts.volts[channel]
                     potentials_u[sample, node] = volts.volts_u[channel]
         currents[sample, np.isnan(drive)] = 0.0
-        return limited
+        if not limited.any():
+            doubt = doubt or self._doubts.doubt(drive, potentials[sample], sourced)
+        return limited, doubt
 
     def _check_pots(self, potentials: FloatArray) -> None:
         """Raise BoardError where a pot carries or takes more than its limit, by the measured voltages."""
@@ -291,6 +366,15 @@ class BenchBoard(SafeExit):
                     f"edge {edge} {does} {values[edge]:.3g} {unit}, above its limit of {limit:g} {unit}: lower the "
                     "volts or exclude its lowest codes"
                 )
+
+
+def _made_safe(device: Device) -> str | None:
+    """Make a device safe and return why it could not be, None where it is."""
+    try:
+        device.make_safe()
+    except HilclError as error:
+        return str(error)
+    return None
 
 
 def _check_wiring(network: Network, wiring: Wiring) -> None:

@@ -43,7 +43,8 @@ class Surroundings:
 
     ``resources`` replace the file's by instrument, ``devices`` are handed over open, ``settle``
     replaces the wait, ``patience`` seconds are added to every time-out, ``calibrate`` False leaves floating channels
-    uncorrected, and ``on_close`` is called last.
+    uncorrected and takes readings as they come, to find out what is wrong with a bench, and ``on_close`` is called
+    last.
     """
 
     resources: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +84,7 @@ def open_bench(preparation: Preparation, surroundings: Surroundings | None = Non
             averages=experiment.bench.averages,
             retries=experiment.bench.retries,
             limits=bench_limits(preparation),
+            plausible=there.calibrate,
             identities={name: device.identity for name, device in devices.opened.items()},
             notes=devices.notes(),
             memory=there.memory,

@@ -13,7 +13,7 @@ from hilcl.arrays import FloatArray, IntArray, frozen
 from hilcl.board import Board, BoardSnapshot, free_drives, require_usable
 from hilcl.certificate import contrast_lower_bound, lipschitz_constant, rounding_allowance, safe_step_size
 from hilcl.device_range import DeviceRange, Projection, Rounding
-from hilcl.errors import MeasurementError, RuleError
+from hilcl.errors import BoardError, HilclError, MeasurementError, RuleError
 from hilcl.learning import RobbinsMonro, Rule
 from hilcl.network import Network
 from hilcl.task import Task
@@ -219,9 +219,14 @@ class _Loop:
             for _ in range(self.epoch, epochs):
                 self.follow_range()
                 yield self.batch_epoch() if self.rule.batch_size is None else self.mini_batch_epoch()
-        except BaseException:
-            with uninterrupted("making the board safe"):
-                self.board.make_safe()
+        except BaseException as error:
+            try:
+                with uninterrupted("making the board safe"):
+                    self.board.make_safe()
+            except BoardError as unsafe:
+                if not isinstance(error, HilclError) or str(unsafe) in str(error):
+                    raise
+                raise BoardError(f"{error}; moreover {unsafe}") from error
             raise
 
     def batch_epoch(self) -> Step:

@@ -128,11 +128,20 @@ def test_errors_of_an_earlier_program_are_taken_from_the_queue_and_kept_apart() 
 
 def test_an_error_queue_without_end_is_given_up() -> None:
     script = [Hear("*IDN?", IDN["keithley2400"]), *[Hear(":SYST:ERR?", '-350,"Queue overflow"')] * MOST_ERRORS]
+    script += [Hear("*CLS"), Hear(":SYST:ERR?", '-350,"Queue overflow"')]
     with Wire(script) as wire:
         smu = k2400(wire)
         with pytest.raises(BoardError, match="still has errors in its queue after 32"):
             smu.open()
         smu.close()
+
+
+def test_an_error_queue_that_overflowed_is_cleared_as_a_whole() -> None:
+    errors = ['-222,"Parameter data out of range"'] * MOST_ERRORS
+    cleared = [*greeting("keithley2400", errors=errors)[:-1], Hear("*CLS"), Hear(":SYST:ERR?", NO_ERROR)]
+    rest = k2400_open()[len(greeting("keithley2400")) :]
+    with Wire([*cleared, *rest, *OFF]) as wire, k2400(wire) as smu:
+        assert len(smu.found_errors) == MOST_ERRORS
 
 
 @pytest.mark.parametrize("zero", ['0,"No error"', '+0,"No error"', "0", '0,"no error;queue empty"', "+0.0000E+00"])
@@ -169,13 +178,13 @@ def test_a_limit_that_is_silently_not_taken_is_found_before_the_output_is_on() -
 
 def test_late_answers_are_never_taken_for_the_next_question() -> None:
     moved_on = threading.Event()
-    late = Hear(":READ?;:SYST:ERR?", f"9.9,9.9,0;{NO_ERROR}", before=moved_on)
+    late = Hear(":READ?;:OUTP?;:SYST:ERR?", f"9.9,9.9,0;1;{NO_ERROR}", before=moved_on)
     again = restored("1.5")
     again[0] = replace(again[0], heard=moved_on)
     with (
         Wire(
             [*k2400_open(), *k2400_on("1.5"), late],
-            [*again, scpi([], (":READ?", READING)), *k2400_off("1.125", "0.75", "0.375", "0.0")],
+            [*again, scpi([], (":READ?", READING), (":OUTP?", "1")), *k2400_off("1.125", "0.75", "0.375", "0.0")],
         ) as wire,
         k2400(wire, QUICK) as smu,
     ):
@@ -187,8 +196,12 @@ def test_late_answers_are_never_taken_for_the_next_question() -> None:
 def test_a_peer_that_hangs_up_in_mid_answer_is_replaced_and_the_step_done_again() -> None:
     with (
         Wire(
-            [*k2400_open(), *k2400_on("1.5"), Hear(":READ?;:SYST:ERR?", "+1.5000", then="mid-line")],
-            [*restored("1.5"), scpi([], (":READ?", READING)), *k2400_off("1.125", "0.75", "0.375", "0.0")],
+            [*k2400_open(), *k2400_on("1.5"), Hear(":READ?;:OUTP?;:SYST:ERR?", "+1.5000", then="mid-line")],
+            [
+                *restored("1.5"),
+                scpi([], (":READ?", READING), (":OUTP?", "1")),
+                *k2400_off("1.125", "0.75", "0.375", "0.0"),
+            ],
         ) as wire,
         k2400(wire, LinkOptions(timeout=60)) as smu,
     ):
@@ -201,7 +214,7 @@ def test_another_instrument_after_the_link_was_lost_is_not_driven() -> None:
     other_again = [Hear("*IDN?", other)]
     blunt_off = scpi([":OUTP OFF"], (":OUTP?", "0"))
     with Wire(
-        [*k2400_open(), *k2400_on("1.5"), Hear(":READ?;:SYST:ERR?", then="hang up")],
+        [*k2400_open(), *k2400_on("1.5"), Hear(":READ?;:OUTP?;:SYST:ERR?", then="hang up")],
         other_again,
         [blunt_off, *other_again],
     ) as wire:
@@ -231,7 +244,7 @@ def test_a_refusal_that_looked_like_silence_is_not_repeated() -> None:
 
 
 def test_a_link_that_stays_dead_ends_in_one_sentence_after_switching_off_was_tried() -> None:
-    silence: Sequence[Hear] = [Hear(":READ?;:SYST:ERR?")]
+    silence: Sequence[Hear] = [Hear(":READ?;:OUTP?;:SYST:ERR?")]
     off = [scpi([":OUTP OFF"], (":OUTP?", "0")), *greeting("keithley2400")]
     with Wire(
         [*k2400_open(), *k2400_on("1.5"), *silence],

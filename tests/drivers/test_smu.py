@@ -16,7 +16,7 @@ from hilcl.drivers.registry import SOURCES
 from hilcl.drivers.smu import SmuSettings
 from hilcl.drivers.smu_voltmeter import SmuVoltmeter
 from hilcl.drivers.visa_session import LinkOptions
-from hilcl.errors import BoardError, InputError
+from hilcl.errors import BoardError, InputError, MeasurementError
 from tests.drivers.support.scripts import (
     ALL_OFF,
     IDN,
@@ -57,11 +57,11 @@ def test_a_2400_sources_floats_and_reads_in_one_message_each() -> None:
     script = [
         *k2400_open(),
         *k2400_on("1.5"),
-        scpi([], (":READ?", "+1.500000E+00,+1.200000E-03,+2.150800E+04")),
+        scpi([], (":READ?", "+1.500000E+00,+1.200000E-03,+2.150800E+04"), (":OUTP?", "1")),
         scpi([":SOUR:VOLT -0.1"], (":OUTP?", "1")),
         scpi([*K2400_FLOAT, ":OUTP ON"], (":OUTP?", "1"), (":SENS:VOLT:PROT?", "6.000000E+00")),
         scpi([], (":OUTP?", "1")),
-        scpi([], (":READ?", "+7.400000E-01,+1.000000E-10,+3.788000E+04")),
+        scpi([], (":READ?", "+7.400000E-01,+1.000000E-10,+3.788000E+04"), (":OUTP?", "1")),
         scpi(
             [":SOUR:VOLT 2.0", ":SOUR:FUNC VOLT", ":SENS:CURR:RANG 0.01", ":OUTP ON"],
             (":OUTP?", "1"),
@@ -84,14 +84,24 @@ def test_a_2400_sources_floats_and_reads_in_one_message_each() -> None:
     ("status", "limited"), [(0, False), (1 << 3, True), (1 << 16, True), (1, True), (0b1010100000000100, False)]
 )
 def test_a_2400_tells_compliance_by_its_status_bits(status: int, limited: bool) -> None:
-    script = [*k2400_open(), *k2400_on("0.0"), scpi([], (":READ?", f"+1.0E+00,+1.0E-02,{status:+.6E}")), *k2400_off()]
+    script = [
+        *k2400_open(),
+        *k2400_on("0.0"),
+        scpi([], (":READ?", f"+1.0E+00,+1.0E-02,{status:+.6E}"), (":OUTP?", "1")),
+        *k2400_off(),
+    ]
     with Wire(script) as wire, Keithley2400("smu1", wire.resource, SETTINGS) as smu:
         smu.drive(levels(0.0))
         assert smu.read().in_compliance[0] == limited
 
 
 def test_a_value_that_is_no_number_is_no_reading() -> None:
-    script = [*k2400_open(), *k2400_on("0.0"), scpi([], (":READ?", "+9.910000E+37,+1.0E-03,+0.0E+00")), *k2400_off()]
+    script = [
+        *k2400_open(),
+        *k2400_on("0.0"),
+        scpi([], (":READ?", "+9.910000E+37,+1.0E-03,+0.0E+00"), (":OUTP?", "1")),
+        *k2400_off(),
+    ]
     with Wire(script) as wire, Keithley2400("smu1", wire.resource, SETTINGS) as smu:
         smu.drive(levels(0.0))
         readings = smu.read()
@@ -104,14 +114,14 @@ def test_a_2450_reads_what_it_sources_back() -> None:
         *k2450_open(),
         scpi([":SOUR:VOLT 1.5", ':SENS:FUNC "CURR"', ":SOUR:FUNC VOLT"], (":SOUR:VOLT:ILIM?", "0.01")),
         scpi([":OUTP:SMOD NORM", ":OUTP ON"], (":OUTP?", "1")),
-        scpi([], (':READ? "defbuffer1",SOUR,READ,SOURSTAT', "1.50001,0.0012,136")),
+        scpi([], (':READ? "defbuffer1",SOUR,READ,SOURSTAT', "1.50001,0.0012,136"), (":OUTP?", "1")),
         scpi(
             [":SOUR:CURR 0.0", ':SENS:FUNC "VOLT"', ":SOUR:FUNC CURR", ":OUTP ON"],
             (":OUTP?", "1"),
             (":SOUR:CURR:VLIM?", "6"),
         ),
-        scpi([], (':READ? "defbuffer1",SOUR,READ,SOURSTAT', "-1E-10,0.74,136")),
-        scpi([], (':READ? "defbuffer1",SOUR,READ,SOURSTAT', "-1E-10,6.00,168")),
+        scpi([], (':READ? "defbuffer1",SOUR,READ,SOURSTAT', "-1E-10,0.74,136"), (":OUTP?", "1")),
+        scpi([], (':READ? "defbuffer1",SOUR,READ,SOURSTAT', "-1E-10,6.00,168"), (":OUTP?", "1")),
         scpi([], (":OUTP?", "1")),
         scpi([":OUTP:SMOD HIMP", ":OUTP OFF"], (":OUTP?", "0")),
     ]
@@ -147,6 +157,8 @@ def test_a_2602b_does_both_channels_in_one_chunk() -> None:
             ("vb", "6.00000e+00"),
             ("ib", "2.00000e-10"),
             ("smub.source.compliance", "true"),
+            ("smua.source.output", "1.00000e+00"),
+            ("smub.source.output", "1.00000e+00"),
         ),
         tsp(
             [
@@ -188,7 +200,14 @@ def test_a_b2902a_does_both_channels_in_one_message() -> None:
             (":OUTP1?", "1"),
             (":OUTP2?", "1"),
         ),
-        scpi([], (":READ? (@1,2)", "+1.5E+00,+1.2E-03,+0.0E+00,+7.4E-01,+1.0E-10,+5.0E+00")),
+        scpi(
+            [],
+            (":READ? (@1,2)", "+1.5E+00,+1.2E-03,+0.0E+00,+7.4E-01,+1.0E-10,+5.0E+00"),
+            (":OUTP1?", "1"),
+            (":OUTP2?", "1"),
+            (":OUTP1:ON:AUTO?", "0"),
+            (":OUTP2:ON:AUTO?", "0"),
+        ),
         scpi([], (":OUTP1?", "1")),
         *(scpi([f":SOUR1:VOLT {level}"]) for level in ("1.125", "0.75", "0.375", "0.0")),
         scpi([":OUTP1:OFF:MODE HIZ", ":OUTP1 OFF"], (":OUTP1?", "0")),
@@ -328,6 +347,7 @@ def test_floating_by_a_switch_of_someone_else() -> None:
         scpi([], (":OUTP?", "0")),
         *k2400_on("1.0"),
         scpi([], (":OUTP?", "1")),
+        scpi([], (":READ?", "+1.0E+00,+1.0E-09,+0.0E+00"), (":OUTP?", "1")),
         scpi([":SOUR:VOLT 2.0"], (":OUTP?", "1")),
         *k2400_off("1.5", "1.0", "0.5", "0.0"),
     ]
@@ -338,6 +358,33 @@ def test_floating_by_a_switch_of_someone_else() -> None:
         assert math.isnan(smu.read().volts[0])
         smu.drive(levels(2.0))
     assert relay.told == [("1", False), ("1", True), ("1", False), ("1", True)]
+
+
+def test_a_relay_that_does_not_open_is_found_by_the_current_through_it() -> None:
+    outside = SmuSettings(limit_volts=5.0, limit_amperes=0.01, free_mode="relay")
+    script = [
+        *k2400_open(),
+        *k2400_on("1.0"),
+        scpi([], (":OUTP?", "1")),
+        scpi([], (":READ?", "+1.0E+00,+1.0E-04,+0.0E+00"), (":OUTP?", "1")),
+        *k2400_off("0.75", "0.5", "0.25", "0.0"),
+    ]
+    with Wire(script) as wire, Keithley2400("smu1", wire.resource, outside, relay=Switches()) as smu:
+        smu.drive(levels(1.0))
+        smu.drive(levels(FLOAT))
+        with pytest.raises(MeasurementError, match=r"sources 0.0001 A through its relay, which was told to open"):
+            smu.read()
+
+
+def test_an_output_that_went_off_is_found_with_the_reading() -> None:
+    reading = scpi([], (":READ?", "+1.0E+00,+1.0E-04,+0.0E+00"), (":OUTP?", "0"))
+    with (
+        Wire([*k2400_open(), *k2400_on("1.0"), reading, *OFF]) as wire,
+        Keithley2400("smu1", wire.resource, SETTINGS) as smu,
+    ):
+        smu.drive(levels(1.0))
+        with pytest.raises(BoardError, match="has its output off, but it was told to be on"):
+            smu.read()
 
 
 def test_a_relay_is_asked_for_just_where_it_is_of_use() -> None:
@@ -352,14 +399,14 @@ def test_the_offset_of_a_floating_channel_is_measured_and_taken_away() -> None:
         return [
             scpi([f":SOUR:CURR {trim}", ":SOUR:FUNC CURR", ":SENS:VOLT:RANG 20.0", ":OUTP ON"]),
             scpi([], (":OUTP?", "1")),
-            *(scpi([], (":READ?", f"+1.0E-01,{value},+0.0E+00")) for value in amperes),
+            *(scpi([], (":READ?", f"+1.0E-01,{value},+0.0E+00"), (":OUTP?", "1")) for value in amperes),
         ]
 
     script = [
         *k2400_open(),
         scpi(K2400_FLOAT, (":SENS:VOLT:PROT?", "6.0")),
         scpi([":OUTP:SMOD NORM", ":OUTP ON"], (":OUTP?", "1")),
-        *(scpi([], (":READ?", f"+1.0E-01,{value},+0.0E+00")) for value in ("2e-10", "4e-10")),
+        *(scpi([], (":READ?", f"+1.0E-01,{value},+0.0E+00"), (":OUTP?", "1")) for value in ("2e-10", "4e-10")),
         *floating("-3e-10", "1e-11", "-1e-11"),
         scpi([], (":OUTP?", "1")),
         scpi([":OUTP:SMOD HIMP", ":OUTP OFF"], (":OUTP?", "0")),
@@ -378,10 +425,10 @@ def test_an_offset_that_the_correction_does_not_cure_is_said() -> None:
         *k2400_open(),
         scpi(K2400_FLOAT, (":SENS:VOLT:PROT?", "6.0")),
         scpi([":OUTP:SMOD NORM", ":OUTP ON"], (":OUTP?", "1")),
-        *[scpi([], (":READ?", "+1.0E-01,2e-10,+0.0E+00"))] * 2,
+        *[scpi([], (":READ?", "+1.0E-01,2e-10,+0.0E+00"), (":OUTP?", "1"))] * 2,
         scpi([":SOUR:CURR -2e-10", ":SOUR:FUNC CURR", ":SENS:VOLT:RANG 20.0", ":OUTP ON"]),
         scpi([], (":OUTP?", "1")),
-        *[scpi([], (":READ?", "+1.0E-01,5e-10,+0.0E+00"))] * 2,
+        *[scpi([], (":READ?", "+1.0E-01,5e-10,+0.0E+00"), (":OUTP?", "1"))] * 2,
         scpi([], (":OUTP?", "1")),
         scpi([":OUTP:SMOD HIMP", ":OUTP OFF"], (":OUTP?", "0")),
     ]
@@ -398,7 +445,7 @@ def test_an_offset_cannot_be_measured_in_compliance() -> None:
         *k2400_open(),
         scpi(K2400_FLOAT, (":SENS:VOLT:PROT?", "6.0")),
         scpi([":OUTP:SMOD NORM", ":OUTP ON"], (":OUTP?", "1")),
-        scpi([], (":READ?", "+6.0E+00,2e-10,+8.0E+00")),
+        scpi([], (":READ?", "+6.0E+00,2e-10,+8.0E+00"), (":OUTP?", "1")),
         scpi([], (":OUTP?", "1")),
         scpi([":OUTP:SMOD HIMP", ":OUTP OFF"], (":OUTP?", "0")),
     ]
@@ -501,8 +548,11 @@ def test_an_smu_reads_its_own_terminals_as_a_voltmeter() -> None:
         *k2400_open(),
         scpi(K2400_FLOAT, (":SENS:VOLT:PROT?", "6.0")),
         scpi([":OUTP:SMOD NORM", ":OUTP ON"], (":OUTP?", "1")),
-        *(scpi([], (":READ?", f"{value},+1.0E-10,+0.0E+00")) for value in ("1.0", "1.2", "1.5", "9.0")),
-        scpi([], (":READ?", "+6.0E+00,+1.0E-10,+8.0E+00")),
+        *(
+            scpi([], (":READ?", f"{value},+1.0E-10,+0.0E+00"), (":OUTP?", "1"))
+            for value in ("1.0", "1.2", "1.5", "9.0")
+        ),
+        scpi([], (":READ?", "+6.0E+00,+1.0E-10,+8.0E+00"), (":OUTP?", "1")),
         scpi([], (":OUTP?", "1")),
         scpi([":OUTP:SMOD HIMP", ":OUTP OFF"], (":OUTP?", "0")),
     ]

@@ -192,9 +192,18 @@ def test_a_device_that_cannot_be_made_safe_does_not_keep_the_others_from_it(monk
     with pytest.raises(BoardError, match="smu1 does not answer"):
         bench.make_safe()
     assert log == ["meter safe", "pots safe", "pots safe"]
-    with pytest.raises(BoardError):
-        bench.close()
+    # It has been said; closing does not hide behind it what ended a run.
+    bench.close()
     assert "pots closed" in log
+
+
+def test_a_device_that_cannot_be_made_safe_at_the_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Source) -> None:
+        raise BoardError("smu1 does not answer")
+
+    monkeypatch.setattr(Source, "make_safe", fail)
+    with pytest.raises(BoardError, match=r"^smu1 does not answer$"), bench_of(Network.crossbar(2, 1)):
+        pass
 
 
 def test_a_source_in_compliance_ends_the_run() -> None:
