@@ -298,7 +298,11 @@ class PotBoard:
     def _ask(self, request: wire.Request, expected: type[R], seconds: float = 0.0) -> R:
         if self._link is None:
             raise BoardError(f"{self.label} has not been opened yet: open it first")
-        return self._link.ask(request, expected, seconds)
+        before = self._link.retries
+        reply = self._link.ask(request, expected, seconds)
+        if self._link.retries > before:
+            self._events.note("a message was lost, late or damaged", "sent it again; the board carries it out once")
+        return reply
 
     def _step(self, work: Callable[[], T]) -> T:
         """Do ``work``, again where the board fell silent or restarted; it must bear being begun anew."""

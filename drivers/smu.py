@@ -761,16 +761,30 @@ class Smu(VisaInstrument[SmuModel], ABC):
         self._off_or_raise(left_on, refusal)
 
     def _blunt_off(self, session: VisaSession) -> list[str]:
-        """Switch every output off, one message each, and return the channels that are still on."""
+        """Switch every output off, one message each, and return the channels that are still on.
+
+        Where the link fails, the channels after it are told so all the same, without waiting for an answer.
+        """
         left_on = []
-        for channel in self._channels:
+        for index, channel in enumerate(self._channels):
             declared = type(channel)
             off = channel.put(declared.output, False)
-            fields = self.dialect.split(session.query(self.dialect.join([off], [declared.output.question(channel)])), 1)
+            message = self.dialect.join([off], [declared.output.question(channel)])
+            try:
+                # Twice the time: a slow instrument is not a dead one, and here it counts.
+                fields = self.dialect.split(session.query(message, 2 * self.link.timeout), 1)
+            except LinkError:
+                self._tell_off(self._channels[index + 1 :])
+                raise
             _forget(channel)
             if declared.output.decode(channel, fields[0]):
                 left_on.append(channel.name)
         return left_on
+
+    def _tell_off(self, channels: Sequence[SmuChannel]) -> None:
+        for channel in channels:
+            with suppress(LinkError), VisaSession(self.name, self.resource, self.link) as session:
+                session.write(channel.put(type(channel).output, False))
 
     def _off_or_raise(self, left_on: list[str], cause: BoardError | None = None) -> None:
         self._set_up = False

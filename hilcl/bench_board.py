@@ -193,7 +193,7 @@ class BenchBoard(SafeExit):
                     doubt = str(error)
                 if doubt is None and compliance[sample].any():
                     node = self._network.terminals[np.flatnonzero(compliance[sample])[0]]
-                    doubt = f"the source at {self._network.name(int(node))} reported its limit"
+                    doubt = f"the source at {self._network.name(int(node))} reported its limit or read no number"
                     if attempt == self._retries:
                         break
                 if doubt is None:

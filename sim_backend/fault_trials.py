@@ -13,10 +13,9 @@ from hilcl.bench_board import BenchBoard
 from hilcl.bench_session import Surroundings, open_bench
 from hilcl.errors import BoardError, HilclError
 from hilcl.events import Event
-from hilcl.faults_section import PlannedFault
 from hilcl.preparation import Preparation
 from hilcl.sim_backend.emulated_bench import EmulatedBench
-from hilcl.sim_backend.emulation.faults import FaultPlan, Happened
+from hilcl.sim_backend.emulation.faults import Fault, FaultPlan, Happened
 from hilcl.training import Checkpoint, Step, train
 
 Verdict = Literal["unharmed", "stopped", "wrong", "never happened"]
@@ -31,7 +30,7 @@ class Trial:
     output was on after the bench was closed; ``seconds`` is the real time to the end, resuming left out.
     """
 
-    fault: PlannedFault
+    fault: Fault
     verdict: Verdict
     sentence: str
     outputs_on: tuple[str, ...]
@@ -77,7 +76,7 @@ def undisturbed(preparation: Preparation) -> tuple[list[list[int]], dict[str, in
     return codes, counts
 
 
-def trial(preparation: Preparation, fault: PlannedFault, expected: Sequence[list[int]]) -> Trial:
+def trial(preparation: Preparation, fault: Fault, expected: Sequence[list[int]]) -> Trial:
     """Train with one fault, against the codes (epochs, M) of the undisturbed run."""
     plan = FaultPlan([fault])
     with EmulatedBench(preparation, plan=plan) as bench:

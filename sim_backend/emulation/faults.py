@@ -14,7 +14,7 @@ import numpy as np
 
 from hilcl.drivers.potboard_framing import Frame, FrameDecoder
 from hilcl.drivers.potboard_protocol import Opcode
-from hilcl.faults_section import FaultKind, FaultsSection, PlannedFault
+from hilcl.faults_section import FaultKind, FaultsSection
 from hilcl.sim_backend.emulation.bench_port import BenchPort
 from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
 from hilcl.sim_backend.emulation.potboard import EmulatedPotBoard
@@ -79,6 +79,19 @@ _NUMBER = re.compile(rb"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
+class Fault:
+    """One fault at one place, as ``PlannedFault`` of the experiment file has it: seconds, and volts of a glitch."""
+
+    kind: FaultKind
+    instrument: str
+    message: int = 0
+    step: int | None = None
+    seconds: float = 0.3
+    times: int = 1
+    volts: float = 0.3
+
+
+@dataclass(frozen=True)
 class Happened:
     """A fault that happened: to whom, in which step (−1 before the first), with which message from the start."""
 
@@ -106,7 +119,7 @@ class FaultPlan:
 
     def __init__(
         self,
-        planned: Iterable[PlannedFault] = (),
+        planned: Iterable[Fault] = (),
         *,
         rate: float = 0.0,
         kinds: Sequence[FaultKind] = (),
@@ -129,8 +142,9 @@ class FaultPlan:
     @classmethod
     def of(cls, section: FaultsSection) -> "FaultPlan":
         """Return the plan an experiment file describes."""
+        planned = [Fault(**each.model_dump()) for each in section.planned]
         return cls(
-            section.planned,
+            planned,
             rate=section.rate,
             kinds=section.kinds,
             seed=section.seed,
@@ -143,7 +157,7 @@ class FaultPlan:
         """How often the pots have been programmed, less one."""
         return self._step
 
-    def add(self, fault: PlannedFault) -> None:
+    def add(self, fault: Fault) -> None:
         """Plan one more fault."""
         with self._lock:
             self._waiting.append(fault)
@@ -188,7 +202,7 @@ class FaultPlan:
                 name, kind = pairs[int(self._random.integers(len(pairs)))]
                 message = int(self._random.integers(self._counts[name].last_step))
                 self._waiting.append(
-                    PlannedFault(
+                    Fault(
                         kind=kind,
                         instrument=name,
                         step=self._step,
@@ -198,7 +212,7 @@ class FaultPlan:
                     )
                 )
 
-    def due(self, instrument: str) -> list[PlannedFault]:
+    def due(self, instrument: str) -> list[Fault]:
         """Count a message of an instrument and return what happens with it."""
         with self._lock:
             counts = self._counts[instrument]
@@ -210,7 +224,7 @@ class FaultPlan:
             counts.in_step += 1
             return found
 
-    def _is_due(self, fault: PlannedFault, instrument: str, counts: _Counts) -> bool:
+    def _is_due(self, fault: Fault, instrument: str, counts: _Counts) -> bool:
         if fault.instrument != instrument:
             return False
         if fault.step is None:
@@ -253,9 +267,9 @@ class FaultyLine:
         self._ports, self._jump = tuple(ports), jump
         self._line: Line | None = None
         self._silence = _Silence(plan)
-        self._replies: list[PlannedFault] = []
-        self._readings: list[tuple[PlannedFault, int]] = []
-        self._reading: PlannedFault | None = None
+        self._replies: list[Fault] = []
+        self._readings: list[tuple[Fault, int]] = []
+        self._reading: Fault | None = None
         self._slow = (0, 0.0)
         self._other = False
         plan.knows(name, possible)
@@ -297,7 +311,7 @@ class FaultyLine:
             return Delivery(reply, seconds)
         return Delivery(reply)
 
-    def _begin(self, fault: PlannedFault) -> bool:
+    def _begin(self, fault: Fault) -> bool:
         """Let a fault happen and return whether the line that came with it is lost."""
         kind, instrument = fault.kind, self._instrument
         if kind in ON_READINGS:
@@ -318,7 +332,7 @@ class FaultyLine:
             return True
         return False
 
-    def _break(self, fault: PlannedFault) -> None:
+    def _break(self, fault: Fault) -> None:
         if fault.kind == "dead":
             self._silence.begin(fault.seconds)
         if fault.kind == "power_cycle":
@@ -328,7 +342,7 @@ class FaultyLine:
         if fault.kind in {"refused", "power_cycle", "wrong_serial"} and self._line is not None:
             self._line.refuse(0.0 if fault.kind == "wrong_serial" else fault.seconds)
 
-    def _delivered(self, reply: bytes, fault: PlannedFault) -> Delivery | None:
+    def _delivered(self, reply: bytes, fault: Fault) -> Delivery | None:
         match fault.kind:
             case "delayed" | "slow":
                 return Delivery(reply, fault.seconds)
@@ -353,8 +367,8 @@ class FaultyBoardWire:
         self._decoder = FrameDecoder(4096)
         self._wire: WireControl | None = None
         self._silence = _Silence(plan)
-        self._replies: list[PlannedFault] = []
-        self._readings: list[PlannedFault] = []
+        self._replies: list[Fault] = []
+        self._readings: list[Fault] = []
         self._slow = (0, 0.0)
         self._last = (-1, -1)
         self._own = board.identity
@@ -397,7 +411,7 @@ class FaultyBoardWire:
         if frame.kind in {Opcode.WRITE, Opcode.COMMIT, Opcode.STEP} and not again:
             self._plan.next_step()
 
-    def _begin(self, fault: PlannedFault, data: bytes) -> bytes:
+    def _begin(self, fault: Fault, data: bytes) -> bytes:
         """Let a fault happen and return what is left of the bytes that came with it."""
         match fault.kind:
             case "lost":
@@ -423,7 +437,7 @@ class FaultyBoardWire:
                 self._harm(fault)
         return data
 
-    def _harm(self, fault: PlannedFault) -> None:
+    def _harm(self, fault: Fault) -> None:
         """Let a fault of the board itself happen."""
         board = self._board
         match fault.kind:
@@ -446,14 +460,14 @@ class FaultyBoardWire:
                 switch = switches[int(self._random.integers(len(switches)))]
                 board.weld(switch, not board.is_closed(switch))
 
-    def _spoil(self, fault: PlannedFault) -> None:
+    def _spoil(self, fault: Fault) -> None:
         channels = self._board.adc_models
         channel = int(self._random.integers(len(channels)))
         model = channels[channel]
         off = 1 << 40 if fault.kind != "glitch" else round(fault.volts / model.span * (1 << model.bits))
         self._board.faults.glitches[channel] = off
 
-    def _delivered(self, data: bytes, fault: PlannedFault) -> bytes:
+    def _delivered(self, data: bytes, fault: Fault) -> bytes:
         match fault.kind:
             case "delayed" | "slow":
                 time.sleep(fault.seconds)
@@ -507,7 +521,7 @@ def _is_reading(line: str) -> bool:
     return any(word in upper for word in ("READ?", "MEASURE.IV", "FETC", "TRAC:DATA"))
 
 
-def _spoilt(reply: bytes, fault: PlannedFault) -> bytes:
+def _spoilt(reply: bytes, fault: Fault) -> bytes:
     """Return a reply whose first number is not what was measured."""
     found = _NUMBER.search(reply)
     if found is None or fault.kind == "compliance":
