@@ -244,7 +244,8 @@ class Keithley2450(Smu):
         def parse() -> SmuReading:
             sourced, measured, status = answer.split(",")
             limited = bool(int(float(status)) & (OVER_TEMPERATURE | LIMIT))
-            floating = channel.mode == "float"
+            # Behind an open relay the channel goes on sourcing volts.
+            floating = channel.mode == "float" and self.settings.free_mode == "zero_amp"
             return reading_of(measured if floating else sourced, sourced if floating else measured, limited)
 
         return [parsed(channel, answer, parse)]

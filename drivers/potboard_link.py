@@ -129,11 +129,10 @@ class PotBoardLink:
                 "in, and that no other program uses it"
             ) from cause
 
-    def _open_port(self) -> serial.SerialBase:
-        opened: serial.SerialBase = serial.serial_for_url(
+    def _open_port(self) -> serial.Serial:
+        return serial.serial_for_url(
             self.port, baudrate=self.options.baud, timeout=SLICE, write_timeout=1.0, exclusive=True
         )
-        return opened
 
     def reopen(self, patience: float) -> None:
         """Open the port again, for up to ``patience`` seconds: a USB device is away for a while after a reset.

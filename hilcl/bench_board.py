@@ -154,7 +154,14 @@ class BenchBoard(SafeExit):
 
     def take_events(self) -> list[Event]:
         """Return what was done again since the last call, by the board and by its devices."""
-        return [*self._events.take(), *events_of(self._devices())]
+        self._gather_events()
+        return self._events.take()
+
+    def _gather_events(self) -> bool:
+        """Take the events of the devices over, and return whether there were any."""
+        found = events_of(self._devices())
+        self._events.add(found)
+        return bool(found)
 
     def respond(self, drives: npt.ArrayLike) -> Response:
         """Drive the terminals with each row of (S, T) volts, NaN floating, and read what is wired to a meter.
@@ -166,6 +173,7 @@ class BenchBoard(SafeExit):
             raise InputError(f"a drive is beyond the limit of {self._limits.volts:g} V: nothing was driven")
         for drive in wanted:
             self._refuse_driven_ground(drive)
+        lost: str | None = None
         for _ in range(1 + self._retries):
             response = self._respond(wanted)
             lost = self._lost_code()
@@ -184,6 +192,7 @@ class BenchBoard(SafeExit):
             for attempt in range(1 + self._retries):
                 self._drive(drive)
                 self._settle()
+                self._gather_events()
                 doubt: str | None = None
                 try:
                     compliance[sample], doubt = self._read(sample, drive, potentials, potentials_u, currents)
@@ -191,6 +200,9 @@ class BenchBoard(SafeExit):
                     if attempt == self._retries:
                         raise
                     doubt = str(error)
+                if self._gather_events() and doubt is None:
+                    # One that was away had its output off while the others were read.
+                    doubt = "an instrument was not in order while the others were read"
                 if doubt is None and compliance[sample].any():
                     node = self._network.terminals[np.flatnonzero(compliance[sample])[0]]
                     doubt = f"the source at {self._network.name(int(node))} reported its limit or read no number"

@@ -51,6 +51,11 @@ class EventLog:
         with self._lock:
             self._events.append(Event(self._instrument, what, action))
 
+    def add(self, events: Iterable[Event]) -> None:
+        """Add events of others."""
+        with self._lock:
+            self._events.extend(events)
+
     def take(self) -> list[Event]:
         """Return the events since the last call, oldest first."""
         with self._lock:

@@ -1,0 +1,109 @@
+"""Every class of faults on an emulated bench: the undisturbed codes, or stopped safe, named, and resumed to them."""
+
+from functools import cache
+
+import pytest
+
+from hilcl.faults_section import FaultKind
+from hilcl.preparation import Preparation
+from hilcl.sim_backend.emulation.faults import BOARD_FAULTS, SMU_FAULTS, Fault
+from hilcl.sim_backend.fault_trials import Trial, trial, undisturbed
+from tests.bench_files import DIVIDER_BENCH, GRID_BENCH, prepared, replaced
+
+STOPS: tuple[FaultKind, ...] = ("slow", "brown_out", "wrong_serial", "error_overflow", "stuck_pot")
+"""What is not put right by doing things again; a pot board tells that it has restarted."""
+
+RELAYS = replaced(
+    DIVIDER_BENCH,
+    ('driver = "keithley2450"', 'driver = "keithley2450"\nfree_mode = "relay"'),
+    ("meters = { pots = [0, 1, 2] }", "meters = { pots = [0, 1, 2] }\nswitches = { pots = { 0 = 1 } }"),
+)
+
+
+def quick(text: str) -> str:
+    """The same bench with short time-outs, five epochs and three readings each."""
+    lines = []
+    for line in text.splitlines():
+        if line == 'driver = "potboard"':
+            lines += ['turnaround = "0.1 s"', 'boot_time = "2 s"']
+        elif line.startswith("compliance =") or line == 'driver = "34970a"':
+            lines.append('timeout = "0.4 s"')
+        key = line.split(" = ")[0]
+        lines.append({"averages": "averages = 3", "epochs": "epochs = 5"}.get(key, line))
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def bench(text: str) -> tuple[Preparation, list[list[int]], dict[str, int]]:
+    preparation = prepared(quick(text))
+    return preparation, *undisturbed(preparation)
+
+
+def tried(text: str, kind: FaultKind, instrument: str, part: float = 0.7, seconds: float = 0.3) -> Trial:
+    """What a fault does that comes when that part of the run's messages is over."""
+    preparation, codes, messages = bench(text)
+    assert len({tuple(each) for each in codes}) > 1
+    fault = Fault(kind, instrument, message=round(part * messages[instrument]), seconds=seconds)
+    return trial(preparation, fault, codes)
+
+
+def check(done: Trial) -> None:
+    """A fault ends one of two ways, and is recorded or named."""
+    assert done.passed, done
+    assert done.outputs_on == ()
+    stops = done.fault.kind in STOPS and (done.fault.kind, done.fault.instrument) != ("brown_out", "pots")
+    assert done.verdict == ("stopped" if stops else "unharmed"), done.sentence
+    quiet = done.fault.kind in {"clock_jump", "delayed", "duplicated", "pots_reset", "noise"}
+    assert quiet or done.sentence or done.events
+    assert done.sentence.count("\n") == 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SMU_FAULTS if kind != "slow"])
+def test_faults_of_a_source(kind: FaultKind) -> None:
+    done = tried(DIVIDER_BENCH, kind, "clamp" if kind != "brown_out" else "drive", seconds=0.2)
+    check(done)
+    if done.sentence:
+        assert done.fault.instrument in done.sentence
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BOARD_FAULTS if kind != "slow"])
+def test_faults_of_a_pot_board(kind: FaultKind) -> None:
+    done = tried(DIVIDER_BENCH, kind, "pots", seconds=0.2)
+    check(done)
+    if done.sentence:
+        assert "pots" in done.sentence
+
+
+@pytest.mark.parametrize("kind", ["glitch", "nan", "overflow", "reset", "error_overflow"])
+def test_faults_of_a_scanner(kind: FaultKind) -> None:
+    check(tried(GRID_BENCH, kind, "scanner"))
+
+
+@pytest.mark.parametrize("instrument", ["drive", "clamp"])
+def test_a_b2900_and_a_2400_that_lose_their_settings_are_noticed(instrument: str) -> None:
+    done = tried(GRID_BENCH, "brown_out", instrument)
+    check(done)
+    assert instrument in done.sentence
+
+
+def test_an_instrument_that_stays_slow_is_stopped_and_switched_off() -> None:
+    done = tried(DIVIDER_BENCH, "slow", "drive", seconds=0.6)
+    assert done.verdict == "stopped", done
+    assert "drive" in done.sentence
+    assert done.outputs_on == ()
+
+
+def test_an_instrument_that_stays_dead_is_named_and_the_others_are_off() -> None:
+    done = tried(DIVIDER_BENCH, "dead", "clamp", seconds=1e6)
+    assert done.verdict == "stopped", done
+    assert done.outputs_on == ("clamp",)
+    assert "clamp" in done.sentence
+    assert "could not be verified to be off: switch its output off at its front panel" in done.sentence
+
+
+@pytest.mark.parametrize("part", [0.4, 0.7])
+def test_a_relay_that_sticks_is_named(part: float) -> None:
+    done = tried(RELAYS, "stuck_relay", "pots", part)
+    assert done.verdict == "stopped", done
+    assert done.outputs_on in {(), ("pots",)}
+    assert "relay" in done.sentence
