@@ -23,6 +23,8 @@ NOT_A_NUMBER = 9.9e37
 """SCPI's "not a number" and "infinity" are 9.91e37 and 9.9e37 (SCPI-99, volume 1, 7.2.1.5)."""
 RELAY_LEAKAGE = 1e-3
 """Part of the current limit that an ammeter may show behind an open relay, for its offset."""
+RELAY_DRIFT = 5e-5
+"""Part of the current limit by which it may change from one open relay to the next."""
 LIMIT_TOLERANCE = 0.01
 """A limit read back may differ from the one asked for by this much, for the instrument's rounding."""
 
@@ -170,6 +172,8 @@ class SmuChannel(ABC):
         self.level = math.nan
         self.powered = False
         """Whether the output is meant to be on."""
+        self.leakage: float | None = None
+        """Current first read behind an open relay, A: the ammeter's offset."""
         self.trim = 0.0
         """Current sourced while floating, A: the opposite of the offset current found by calibration."""
 
@@ -504,8 +508,11 @@ class Smu(VisaInstrument[SmuModel], ABC):
             commands = [channel.put(declared.off_state, "himp"), channel.put(declared.output, False)]
             channel.powered = False
         elif self._relay is not None:
-            # The source keeps its level behind the open switch, so that closing it again disturbs least.
             self._relay.switch(channel.name, closed=False)
+            if channel.powered:
+                # At 0 V behind it, a relay that did not open draws a current that tells.
+                commands = [channel.put(declared.source_volts, 0.0)]
+                channel.level = 0.0
         elif channel.powered:
             commands = [*channel.select_float(), channel.put(declared.output, True)]
         else:
@@ -575,12 +582,14 @@ class Smu(VisaInstrument[SmuModel], ABC):
         """Measure channels whose outputs are on, in one message."""
 
     def _check_cut_off(self, channel: SmuChannel, measured: SmuReading) -> None:
-        most = RELAY_LEAKAGE * self.settings.limit_amperes
-        if not abs(measured.amperes) <= most:
+        limit = self.settings.limit_amperes
+        offset = measured.amperes if channel.leakage is None else channel.leakage
+        if not (abs(offset) <= RELAY_LEAKAGE * limit and abs(measured.amperes - offset) <= RELAY_DRIFT * limit):
             raise MeasurementError(
                 f"{channel.label} ({self.resource}) sources {measured.amperes:.3g} A through its relay, which was told "
                 "to open: check the relay and its wiring"
             )
+        channel.leakage = offset
 
     def _take(self, commands: list[str], questions: list[str], channels: Sequence[SmuChannel]) -> list[str]:
         """Send one message that measures, and return the answers to the questions.

@@ -7,8 +7,11 @@ import numpy as np
 from hilcl.arrays import FloatArray
 from hilcl.network import Network
 
-DISAGREEMENT = 0.05
-"""Part of the highest drive by which a node may differ from where it must be: imperfect meters stay far below."""
+SLACK = 0.05
+"""Part of the highest drive by which a node may lie outside its neighbours: imperfect meters stay far below."""
+
+DISAGREEMENT = 0.02
+"""Part of the highest drive by which two meters of one node may differ."""
 
 SCATTER = 0.005
 """Standard uncertainty of a mean of readings above which one of them was none, as a part of the highest drive."""
@@ -26,13 +29,13 @@ class Plausibility:
         ``drive`` (T,) volts with NaN floating, ``potentials`` (N,) as read, NaN where nobody reads, and ``sourced``
         (N,), the same as the sources' own meters have it, NaN where they cannot tell.
 
-        A node read by two meters has one potential, a driven node that of its drive within what series resistances
-        may take off, and a floating node lies between its neighbours (the maximum principle for resistor networks).
+        A node read by two meters has one potential, and a floating node lies between its neighbours (the maximum
+        principle for resistor networks).
         """
         if not np.isfinite(self._volts):
             return None
-        slack = DISAGREEMENT * self._volts
-        apart = np.abs(potentials - sourced) > slack
+        slack = SLACK * self._volts
+        apart = np.abs(potentials - sourced) > DISAGREEMENT * self._volts
         if apart.any():
             node = int(np.flatnonzero(apart)[0])
             return (

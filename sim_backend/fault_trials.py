@@ -121,9 +121,7 @@ def repair(bench: EmulatedBench, plan: FaultPlan) -> None:
     """End all faults of a bench."""
     plan.clear()
     for board in bench.boards.values():
-        board.faults.stuck.clear()
-        board.faults.welded.clear()
-        board.faults.glitches.clear()
+        board.repair()
 
 
 def _patiently_opened(preparation: Preparation, bench: EmulatedBench) -> BenchBoard:

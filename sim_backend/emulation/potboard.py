@@ -581,6 +581,15 @@ class EmulatedPotBoard:
             self.faults.welded[switch] = closed
             self._put_sources()
 
+    def repair(self) -> None:
+        """End all faults of pots, switches and ADC; stuck ones move to where they were last told to be."""
+        with self._lock:
+            for each in (self.faults.stuck, self.faults.welded, self.faults.glitches):
+                each.clear()
+            self.faults.dead.clear()
+            self._put_codes()
+            self._put_sources()
+
     def _outputs_off(self) -> None:
         self._levels = [0] * len(self._sources)
         self._closed = [False] * len(self._closed)

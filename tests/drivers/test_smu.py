@@ -346,8 +346,8 @@ def test_floating_by_a_switch_of_someone_else() -> None:
         *k2400_open(),
         scpi([], (":OUTP?", "0")),
         *k2400_on("1.0"),
-        scpi([], (":OUTP?", "1")),
-        scpi([], (":READ?", "+1.0E+00,+1.0E-09,+0.0E+00"), (":OUTP?", "1")),
+        scpi([":SOUR:VOLT 0.0"], (":OUTP?", "1")),
+        scpi([], (":READ?", "+0.0E+00,+1.0E-06,+0.0E+00"), (":OUTP?", "1")),
         scpi([":SOUR:VOLT 2.0"], (":OUTP?", "1")),
         *k2400_off("1.5", "1.0", "0.5", "0.0"),
     ]
@@ -365,14 +365,16 @@ def test_a_relay_that_does_not_open_is_found_by_the_current_through_it() -> None
     script = [
         *k2400_open(),
         *k2400_on("1.0"),
-        scpi([], (":OUTP?", "1")),
-        scpi([], (":READ?", "+1.0E+00,+1.0E-04,+0.0E+00"), (":OUTP?", "1")),
-        *k2400_off("0.75", "0.5", "0.25", "0.0"),
+        scpi([":SOUR:VOLT 0.0"], (":OUTP?", "1")),
+        scpi([], (":READ?", "+0.0E+00,+2.0E-06,+0.0E+00"), (":OUTP?", "1")),
+        scpi([], (":READ?", "+0.0E+00,-4.0E-06,+0.0E+00"), (":OUTP?", "1")),
+        *k2400_off(),
     ]
     with Wire(script) as wire, Keithley2400("smu1", wire.resource, outside, relay=Switches()) as smu:
         smu.drive(levels(1.0))
         smu.drive(levels(FLOAT))
-        with pytest.raises(MeasurementError, match=r"sources 0.0001 A through its relay, which was told to open"):
+        assert math.isnan(smu.read().volts[0])
+        with pytest.raises(MeasurementError, match=r"sources -4e-06 A through its relay, which was told to open"):
             smu.read()
 
 

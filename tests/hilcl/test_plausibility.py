@@ -51,9 +51,9 @@ def test_a_node_beside_one_that_is_not_read_is_not_judged() -> None:
 def test_source_and_meter_must_agree() -> None:
     read = potentials(1)
     sourced = np.full(9, np.nan)
-    sourced[2] = read[2] + 0.06
+    sourced[2] = read[2] + 0.03
     assert "on its meter and" in str(Plausibility(NETWORK, 1.0).doubt(DRIVE, read, sourced))
-    sourced[2] = read[2] + 0.04
+    sourced[2] = read[2] + 0.01
     assert Plausibility(NETWORK, 1.0).doubt(DRIVE, read, sourced) is None
 
 
