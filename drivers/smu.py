@@ -311,6 +311,11 @@ class Smu(VisaInstrument[SmuModel], ABC):
         return self.model.channels if self._used is None else self._used
 
     @property
+    def read_last(self) -> bool:
+        """Whether its reading also tells if a relay opened, so that it should come after those of other meters."""
+        return self._relay is not None
+
+    @property
     def powered_at_open(self) -> tuple[str, ...]:
         """Channels whose output was on when the instrument was opened: an earlier program left them so."""
         return self._powered

@@ -296,8 +296,8 @@ class BenchBoard(SafeExit):
 
     def _at_once(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
         """Run jobs of independent links in parallel; the first error is raised after all have ended."""
-        if len(jobs) == 1:
-            return [jobs[0]()]
+        if len(jobs) < 2:
+            return [job() for job in jobs]
         pending = [self._links.submit(job) for job in jobs]
         failures = [failure for failure in (each.exception() for each in pending) if failure is not None]
         if failures:
@@ -333,9 +333,14 @@ class BenchBoard(SafeExit):
         Return which terminals are in compliance (T,), and what makes these readings none, None where nothing does.
         """
         sources, meters = self._wiring.sources, self._wiring.meters
-        answers = self._at_once(
-            [bank.read for bank, _ in sources] + [partial(meter.read, self._averages) for meter, _ in meters]
-        )
+        # A source that watches its relay is read after the meters: what it sees then held while they read.
+        late = {index for index, (bank, _) in enumerate(sources) if getattr(bank, "read_last", False)}
+        first = [bank.read for index, (bank, _) in enumerate(sources) if index not in late]
+        early = self._at_once([*first, *(partial(meter.read, self._averages) for meter, _ in meters)])
+        watching = self._at_once([sources[index][0].read for index in sorted(late)])
+        of_sources = dict(zip(sorted(set(range(len(sources))) - late), early, strict=False))
+        of_sources |= dict(zip(sorted(late), watching, strict=True))
+        answers = [*(of_sources[index] for index in range(len(sources))), *early[len(first) :]]
         terminals = self._network.terminals.tolist()
         limited = np.zeros(len(terminals), dtype=np.bool_)
         sourced = np.full(self._network.n_nodes, np.nan)

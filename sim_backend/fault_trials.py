@@ -99,6 +99,8 @@ def trial(preparation: Preparation, fault: Fault, expected: Sequence[list[int]])
         right = codes == list(expected[: len(codes)])
         if sentence:
             right = right and _resumed(preparation, bench, plan, last) == expected[-1]
+        elif right:
+            right = codes == list(expected)
         verdict: Verdict = "wrong"
         if right:
             verdict = "stopped" if sentence else "unharmed"

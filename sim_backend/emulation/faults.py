@@ -178,6 +178,10 @@ class FaultPlan:
         with self._lock:
             return self._counts[instrument].total
 
+    def possible(self, instrument: str) -> tuple[FaultKind, ...]:
+        """Return what can happen to an instrument."""
+        return self._possible[instrument]
+
     def knows(self, instrument: str, possible: tuple[FaultKind, ...]) -> None:
         """Take note of an instrument and of what can happen to it."""
         with self._lock:
