@@ -490,8 +490,14 @@ def test_on_a_dead_link_off_comes_first_on_a_fresh_session() -> None:
 
 def test_a_dead_instrument_is_named_and_everything_was_tried() -> None:
     silent = [Hear("smua.source.output = 0 print(smua.source.output, errorqueue.count)", then="hang up")]
+    # The second channel is told too, though the link failed at the first.
+    told = [Hear("smub.source.output = 0")]
     with Wire(
-        [*k2600b_open(), Hear("print(smua.source.output, errorqueue.count)", then="hang up")], silent, silent
+        [*k2600b_open(), Hear("print(smua.source.output, errorqueue.count)", then="hang up")],
+        silent,
+        told,
+        silent,
+        told,
     ) as wire:
         smu = Keithley2600B("smu3", wire.resource, SETTINGS, link=LinkOptions(retries=1)).open()
         with pytest.raises(
