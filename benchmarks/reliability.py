@@ -3,15 +3,20 @@
 Each trial must end with the codes of the undisturbed run, or stopped safe with a sentence and resumed to those codes;
 its outputs must be off, or said not to be. The soak must end, with as many threads and files as before and flat memory.
 
-    python benchmarks/reliability.py [--places N] [--kinds lost,reset] [--soak STEPS] [--rate RATE] [--seed SEED]
+Runs that are killed with SIGKILL at random moments and resumed must end bit-identical to an undisturbed one, noise and
+stochastic rounding included, and must not lose a step that was acknowledged.
+
+    python benchmarks/reliability.py [--places N] [--kinds lost,reset] [--soak STEPS] [--kills N] [--seed SEED]
 """
 
 import argparse
 import resource
+import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -112,6 +117,25 @@ def soak(steps: int, rate: float, seed: int) -> bool:
     return made == steps and growth <= 0.05 and after[0] <= before[0] and after[1] <= before[1]
 
 
+def killed(kills: int, seed: int) -> bool:
+    """Kill runs ``kills`` times in all and return whether every one ended like the undisturbed run, with every step."""
+    # Shared with the tests, which kill a few.
+    sys.path.insert(0, str(BENCH16.parents[1]))
+    from tests.kill_campaign import kill_campaign
+
+    text = BENCH16.read_text("utf-8").replace("epochs = 60", 'epochs = 60\nrounding = "stochastic"')
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "bench16.toml"
+        path.write_text(text, "utf-8")
+        result = kill_campaign(path, Path(folder), kills, seed=seed)
+    print(
+        f"\nSIGKILL: {result.kills} kills in {result.runs} runs of {result.steps} steps ({result.seconds:.1f} s "
+        f"undisturbed): {result.lost} acknowledged steps lost, {len(result.different)} runs ended differently, "
+        f"{len(result.unfinished)} did not end."
+    )
+    return result.passed
+
+
 def _resident() -> int:
     """Return the resident memory of this process in kilobytes; its highest so far where the system does not say."""
     status = Path("/proc/self/status")
@@ -132,6 +156,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6, help="epochs of each trial (default 6)")
     parser.add_argument("--soak", type=int, default=500, help="steps of the soak, 0 for none (default 500)")
     parser.add_argument("--rate", type=float, default=1 / 500, help="faults per step of the soak (default 1/500)")
+    parser.add_argument("--kills", type=int, default=10, help="SIGKILLs in all, 0 for none (default 10)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with threadpool_limits(limits=1):
@@ -140,6 +165,8 @@ def main() -> None:
         good = all(each.passed for each in trials)
         if arguments.soak:
             good = soak(arguments.soak, arguments.rate, arguments.seed) and good
+    if arguments.kills:
+        good = killed(arguments.kills, arguments.seed) and good
     if not good:
         raise SystemExit("Not everything ended as it must.")
 
