@@ -1,5 +1,7 @@
 """``hilcl calibrate``: measure the assembled board in place, and write what its codes are worth."""
 
+import json
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,7 +90,16 @@ def calibrate(
         for path in write_plots(calibration, target):
             click.echo(f"Plot: {path}")
     if loaded.calibration.file is None:
-        click.echo(f'Use it with [calibration] file = "{target.name}" in {experiment}.')
+        click.echo(f"Use it with [calibration] file = {_as_named_in(experiment, target)} in {experiment}.")
+
+
+def _as_named_in(experiment: Path, target: Path) -> str:
+    """Return the place of a calibration as an experiment file names it: relative to its folder, quoted for TOML."""
+    try:
+        name = os.path.relpath(target.absolute(), experiment.absolute().parent)
+    except ValueError:  # on another drive
+        name = str(target.absolute())
+    return json.dumps(Path(name).as_posix(), ensure_ascii=False)
 
 
 def _refuse_worthless(calibration: "Calibration", target: Path, *, force: bool) -> None:
