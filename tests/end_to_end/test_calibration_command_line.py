@@ -199,9 +199,7 @@ def test_who_was_calibrated_and_how_is_in_the_file(divider: Made) -> None:
     assert found.verification.passed
 
 
-def test_remark_temperature_place_and_validity_are_as_asked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_remark_temperature_place_and_validity_are_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = file(tmp_path, replaced(MADE, ("patterns = 8", "patterns = 2\nvalid_days = 3")))
     (tmp_path / "kept").mkdir()
     target = tmp_path / "kept" / "may.json"
@@ -545,6 +543,15 @@ def truncated(path: Path) -> None:
     path.write_text(text[: len(text) // 2], "utf-8")
 
 
+def no_calibration(path: Path) -> None:
+    path.write_text("{}", "utf-8")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def expire(document: dict[str, Any]) -> None:
     document["created"], document["valid_until"] = "2020-01-01T00:00:00Z", "2020-03-31T00:00:00Z"
 
@@ -568,9 +575,9 @@ REFUSED: dict[str, tuple[list[Change], Callable[[Path], None], str]] = {
     "truncated": ([], truncated, "is not a whole JSON file"),
     "edited by hand": ([], edited(by_hand, signed=False), "was changed after it was written, its checksum is another"),
     "edited, with a new checksum": ([], edited(by_hand), "the tables are not those of the fitted law"),
-    "not a calibration": ([], lambda path: path.write_text("{}", "utf-8") and None, "is not a calibration file"),
+    "not a calibration": ([], no_calibration, "is not a calibration file"),
     "missing": ([], lambda path: path.unlink(), "there is no calibration file"),
-    "a folder": ([], lambda path: (path.unlink(), path.mkdir()) and None, "cannot be read: Is a directory"),
+    "a folder": ([], a_folder, "cannot be read: Is a directory"),
     "unknown key": ([("patterns = 8", "pattern = 8")], lambda _: None, "calibration.pattern is not a key hilcl knows"),
     "unknown key of the watch": (
         [("patterns = 8", "watch = { alarms = 1 }")],
