@@ -213,7 +213,9 @@ def replay_run(result: RunResult, file: Path | None, *, every: int = 1) -> Repla
         raise InputError(f"the run {name!r} used no calibration: name that of its board with --calibration")
     if file is None and not Path(named).exists():
         # The store does not know the experiment file's folder, which the name is relative to.
-        raise InputError(f"the run {name!r} used the calibration {named}, which is not here: name it with --calibration")
+        raise InputError(
+            f"the run {name!r} used the calibration {named}, which is not here: name it with --calibration"
+        )
     calibration = Calibration.load(Path(named))
     codes, outputs = result.history.codes, result.history.outputs
     if codes is None or len(codes) < 2:
