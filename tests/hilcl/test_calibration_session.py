@@ -63,7 +63,7 @@ def loaded(folder: Path, text: str) -> Experiment:
 
 def division(board: Board) -> float:
     """Return which part of the volts that really are across both pots is across the second one."""
-    first, between, last = board.respond([[1.0, 0.0, np.nan]]).potentials[0]
+    first, between, last = board.respond(np.array([[1.0, 0.0, np.nan]])).potentials[0]
     return float((between - last) / (first - last))
 
 
