@@ -353,7 +353,10 @@ def split_covariance(information: FloatArray, prior: Prior) -> tuple[FloatArray,
     posterior = inverse(whitened + np.eye(len(free)))
     statistical, instrument = np.zeros((size, size)), np.zeros((size, size))
     place = np.ix_(free, free)
-    statistical[place] = (posterior @ whitened @ posterior) * np.outer(scale, scale)
+    # CHC = C − C² with C = (H + 1)⁻¹. Where readings are almost exact, rounding of H leaves directions that only data
+    # sheets know with a small negative variance: a covariance has none.
+    variances, axes = linalg.eigh(posterior - posterior @ posterior)
+    statistical[place] = ((axes * np.maximum(variances, 0.0)) @ axes.T) * np.outer(scale, scale)
     instrument[place] = (posterior @ posterior) * np.outer(scale, scale)
     return statistical, instrument
 
