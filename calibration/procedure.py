@@ -330,6 +330,10 @@ def _noise(records: Sequence[PatternReadings], repeats: int) -> Noise:
     for groups in (volts, amperes):
         every = np.concatenate(groups)
         largest = float(np.nanmax(np.abs(every))) if np.isfinite(every).any() else 1.0
+        if groups is amperes and largest == 0.0:
+            raise MeasurementError(
+                "no source carries a current, whatever is driven: check the wires from the sources to the board"
+            )
         deviations.append(noise_from_repeats(groups, [every], NOISE_FLOOR * largest))
     return Noise(*deviations)
 
