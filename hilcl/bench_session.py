@@ -52,6 +52,8 @@ class Surroundings:
     settle: Callable[[], None] | None = None
     patience: float = 0.0
     calibrate: bool = True
+    plausible: bool = True
+    accept: Callable[[Mapping[str, str]], None] | None = None
     memory: Memory | None = None
     on_close: Sequence[Callable[[], None]] = ()
 
@@ -74,6 +76,9 @@ def open_bench(preparation: Preparation, surroundings: Surroundings | None = Non
             )
         check_ratings(preparation)
         devices = _Devices(preparation, experiment.bench, wiring, there, failed)
+        identities = {name: device.identity for name, device in devices.opened.items()}
+        if there.accept is not None:
+            there.accept(identities)
         pause = experiment.bench.settle
         board = BenchBoard(
             preparation.network,
@@ -84,8 +89,8 @@ def open_bench(preparation: Preparation, surroundings: Surroundings | None = Non
             averages=experiment.bench.averages,
             retries=experiment.bench.retries,
             limits=bench_limits(preparation),
-            plausible=there.calibrate,
-            identities={name: device.identity for name, device in devices.opened.items()},
+            plausible=there.plausible,
+            identities=identities,
             notes=devices.notes(),
             memory=there.memory,
             on_close=there.on_close,

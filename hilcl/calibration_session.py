@@ -1,6 +1,6 @@
 """Assembling with a calibration: making one of a board, and preparing, opening and watching a board through one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from hilcl.calibration.apply import (
 )
 from hilcl.calibration.design import DriveLimits
 from hilcl.calibration.errors import CalibrationError
-from hilcl.calibration.file import Calibration
+from hilcl.calibration.file import Calibration, file_summary
 from hilcl.calibration.fit import InstrumentSpec
 from hilcl.calibration.procedure import Progress, Settings
 from hilcl.calibration.procedure import calibrate as calibrate_board
@@ -92,7 +92,10 @@ def twin_board(preparation: Preparation) -> SimulatedBoard:
     calibration = calibration_of(preparation)
     twin = twin_of(calibration)
     noise = twin.meter_noise[twin.meter_noise > 0]
-    section, leak = preparation.experiment.simulation, calibration.meter_parameters.leak
+    experiment, leak = preparation.experiment, calibration.meter_parameters.leak
+    section = experiment.simulation
+    # Where no data sheet says that the meters load the board, what was fitted is only what is not known of it.
+    loaded = experiment.calibration.instruments.meter_resistance is not None and leak > 0
     return SimulatedBoard(
         preparation.network,
         preparation.initial,
@@ -100,7 +103,7 @@ def twin_board(preparation: Preparation) -> SimulatedBoard:
         Imperfections(
             meters=MeterDefects(
                 noise=float(np.sqrt((noise**2).mean())) if noise.size else 0.0,
-                input_resistance=1.0 / leak if leak > 0 else np.inf,
+                input_resistance=1.0 / leak if loaded else np.inf,
             ),
             sources=SourceDefects(series=max(0.0, float(np.median(twin.source_series)))),
         ),
@@ -110,27 +113,40 @@ def twin_board(preparation: Preparation) -> SimulatedBoard:
     )
 
 
+def check_instruments(preparation: Preparation, identities: Mapping[str, str]) -> None:
+    """Raise CalibrationError where the calibration is not one of these instruments, by name and identity."""
+    calibration, section = calibration_of(preparation), preparation.experiment.calibration
+    if preparation.pots is None:
+        raise ExperimentError(f"{preparation.experiment.source}: a calibration needs [board.pots]")
+    path = None if section.file is None else preparation.experiment.path_of(section.file)
+    calibration.check_applies(
+        preparation.network, preparation.pots, identities, accept_expired=section.accept_expired, path=path
+    )
+
+
 def through_calibration(board: BenchBoard, preparation: Preparation) -> Board:
     """Return a bench's board programmed and read through its calibration, and watched unless that is switched off.
 
     Raises CalibrationError where the calibration is not one of these instruments.
     """
-    calibration, section = calibration_of(preparation), preparation.experiment.calibration
-    pots = preparation.pots
-    if pots is None:
-        raise ExperimentError(f"{preparation.experiment.source}: a calibration needs [board.pots]")
-    path = None if section.file is None else preparation.experiment.path_of(section.file)
-    calibration.check_applies(
-        preparation.network, pots, board.identities, accept_expired=section.accept_expired, path=path
-    )
+    calibration = calibration_of(preparation)
+    check_instruments(preparation, board.identities)
     known = CalibratedBoard(board, calibration)
-    watch = section.watch
+    watch = preparation.experiment.calibration.watch
     if not watch.enabled:
         return known
     settings = WatchSettings(
         false_alarms=watch.false_alarms, smallest_change=watch.smallest_change, update=watch.update
     )
     return WatchedBoard(known, DriftWatch(preparation.network, watch_reference(calibration), settings))
+
+
+def calibration_mark(preparation: Preparation) -> str | None:
+    """Return what tells a calibration from others, for the records of a run; None without one."""
+    if preparation.calibration is None:
+        return None
+    calibration = calibration_of(preparation)
+    return f"of {calibration.created:%Y-%m-%d %H:%M} UTC, {file_summary(calibration)['checksum'][:16]}"
 
 
 def calibration_of(preparation: Preparation) -> Calibration:

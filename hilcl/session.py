@@ -4,9 +4,10 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
@@ -19,7 +20,8 @@ from hilcl.bench_session import Surroundings, open_bench
 from hilcl.board import Board
 from hilcl.calibration.apply import CalibratedBoard
 from hilcl.calibration.watch import WatchedBoard
-from hilcl.calibration_session import through_calibration, twin_board
+from hilcl.calibration_section import CalibrationSection
+from hilcl.calibration_session import calibration_mark, check_instruments, through_calibration, twin_board
 from hilcl.certificate import Certificate
 from hilcl.devices import Device
 from hilcl.errors import BoardError, ExperimentError, HilclError, InputError, StoreError
@@ -48,6 +50,7 @@ FREE_TO_CHANGE = (
     ("store",),
     ("bench", "visa"),
     ("bench", "guard"),
+    *(("calibration", key) for key in CalibrationSection.model_fields if key not in {"file", "watch"}),
 )
 """Keys that may differ when a run is resumed: they do not touch the trajectory."""
 
@@ -64,20 +67,26 @@ def open_board(
     devices: Mapping[str, Device] | None = None,
     *,
     calibrate: bool = True,
+    plausible: bool = True,
 ) -> Board:
     """Return the board an experiment describes on a back end; close it (or use ``with``) when done.
 
     ``devices`` are what a program hands over on a bench, by the name of their instrument with ``driver = "python"``.
-    ``calibrate`` False leaves the currents of floating channels uncorrected. With a calibration the board is known,
+    ``calibrate`` False leaves the currents of floating channels uncorrected, ``plausible`` False takes readings that no
+    resistors can give, as those of a miswired bench are. With a calibration the board is known,
     programmed and read through it; on "sim" it is the digital twin of the calibrated board.
     """
     if backend == "sim":
         return open_simulated(preparation) if preparation.calibration is None else twin_board(preparation)
     nominal = preparation.nominal or preparation
+    # Before anything is driven: another board's calibration would allow what this one may not stand.
+    accept = None if preparation.calibration is None else partial(check_instruments, preparation)
     board = (
-        open_bench(nominal, Surroundings(devices=devices or {}, calibrate=calibrate))
+        open_bench(
+            nominal, Surroundings(devices=devices or {}, calibrate=calibrate, plausible=plausible, accept=accept)
+        )
         if backend == "bench"
-        else open_emulated(nominal, calibrate=calibrate)
+        else open_emulated(nominal, calibrate=calibrate, plausible=plausible, accept=accept)
     )
     if preparation.calibration is None:
         return board
@@ -104,7 +113,12 @@ def open_simulated(preparation: Preparation) -> SimulatedBoard:
 
 
 def open_emulated(
-    preparation: Preparation, bench: EmulatedBench | None = None, *, calibrate: bool = True
+    preparation: Preparation,
+    bench: EmulatedBench | None = None,
+    *,
+    calibrate: bool = True,
+    plausible: bool = True,
+    accept: Callable[[Mapping[str, str]], None] | None = None,
 ) -> BenchBoard:
     """Return the board of an experiment made of its real drivers, against its instruments emulated in this process.
 
@@ -117,6 +131,8 @@ def open_emulated(
         settle=emulated.settle,
         patience=EMULATED_PATIENCE,
         calibrate=calibrate,
+        plausible=plausible,
+        accept=accept,
         memory=emulated,
         on_close=(emulated.close,),
     )
@@ -210,7 +226,7 @@ class Run:
                 best.note(epoch, loss, before[epoch])
         board = board or open_board(preparation, cast(Backend, info.backend))
         with _closed_on_failure(board):
-            now = versions(board)
+            now = versions(board, preparation)
             there, here = info.versions.get("solver"), now.get("solver")
             if here != there:
                 raise ExperimentError(
@@ -425,6 +441,12 @@ def _check_resumable(preparation: Preparation, info: RunInfo, history: History, 
             f"{experiment.source}: {changed} differs from what the run {name!r} was started with: "
             "set it back, or start a new run"
         )
+    then, now = info.versions.get("calibration"), calibration_mark(preparation)
+    if then != now:
+        raise ExperimentError(
+            f"{experiment.source}: the run {name!r} was started with the calibration {then or '(none)'}, the file has "
+            f"now {now or '(none)'}: name that one, or start a new run"
+        )
     if info.fingerprint != fingerprint(preparation):
         raise ExperimentError(
             f"{experiment.source}: the data are not those the run {name!r} was started with: start a new run"
@@ -455,7 +477,7 @@ def enter_run(preparation: Preparation, store: Store, name: str, backend: Backen
         backend=backend,
         experiment=experiment.text,
         settings=experiment.model_dump(mode="json"),
-        versions=versions(board),
+        versions=versions(board, preparation),
         fingerprint=fingerprint(preparation),
         arrays=run_arrays(preparation, board.conductances),
     )
@@ -476,12 +498,15 @@ def device_identities(board: Board, preparation: Preparation) -> dict[str, str]:
     return {"board": f"simulated, seed {preparation.experiment.simulation.seed}"}
 
 
-def versions(board: Board) -> dict[str, str]:
+def versions(board: Board, preparation: Preparation | None = None) -> dict[str, str]:
     """Return what computed a run: packages, Python, machine type, the simulator's solver or the bench's instruments."""
     found = {name: version(name) for name in ("hilcl", "numpy", "scipy")}
     found |= {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     if isinstance(board, SimulatedBoard):
         found["solver"] = board.solver_name
+    mark = None if preparation is None else calibration_mark(preparation)
+    if mark is not None:
+        found["calibration"] = mark
     board = innermost(board)
     if isinstance(board, BenchBoard):
         found |= {f"instrument {name}": identity for name, identity in board.identities.items()}

@@ -1,5 +1,6 @@
 """A whole bench, emulated: every instrument an experiment file names, wired to one exact circuit and one clock."""
 
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -108,6 +109,7 @@ class EmulatedBench:
             raise ExperimentError(f"{experiment.source}: an emulated bench needs pots with codes")
         self._table = np.broadcast_to(table, (self._network.n_edges, table.shape[-1]))
         self._codes = np.full(self._network.n_edges, table.shape[-1] // 2)
+        self._writing = threading.Lock()
         self._shunt = 1.0 / self._defects.meters.input_resistance
         self._switched: dict[str, dict[int, SwitchedPort]] = {}
         self.circuit = EmulatedCircuit(self._circuit_network(), self._circuit_conductances())
@@ -504,10 +506,12 @@ class EmulatedBench:
 
     def _set_codes(self, edges: tuple[int, ...], codes: IntArray) -> None:
         pairs: Any = self._section.miswired.pots
-        for edge, code in zip(edges, codes.tolist(), strict=True):
-            if edge >= 0:
-                self._codes[_swapped(edge, pairs)] = code
-        self.circuit.set_conductances(self._circuit_conductances())
+        # Boards are served by a thread each: the circuit must not be given what one of them has just changed.
+        with self._writing:
+            for edge, code in zip(edges, codes.tolist(), strict=True):
+                if edge >= 0:
+                    self._codes[_swapped(edge, pairs)] = code
+            self.circuit.set_conductances(self._circuit_conductances())
 
 
 def _model(name: str, instrument: SmuInstrument | ScannerInstrument) -> str:

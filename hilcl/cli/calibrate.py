@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hilcl.guard import Guard
     from hilcl.session import Backend
 
-VOIDING = ("swapped pots", "swapped channels", "drifted reference", "misfit")
+VOIDING = ("swapped pots", "swapped channels", "dead channel", "drifted reference", "misfit")
 """Findings that make the whole calibration worthless; a pot that is stuck, open or shorted only concerns itself."""
 
 
@@ -68,7 +68,7 @@ def calibrate(
         raise InputError(f"{target.parent} is not a folder: make it, or choose another place with --output")
     with signals_interrupt(), ExitStack() as opened:
         guard = opened.enter_context(guarded(loaded, backend or "sim", guard_log(target)))
-        board = opened.enter_context(open_board(preparation, backend or "sim"))
+        board = opened.enter_context(open_board(preparation, backend or "sim", plausible=False))
         identities = device_identities(board, preparation)
         result = _watched(calibration_steps(preparation, board), experiment.stem, guard)
     calibration = Calibration.of(

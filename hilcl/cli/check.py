@@ -52,7 +52,9 @@ def check(experiment: Path, backend: "Backend | None", volts: float | None) -> N
     with signals_interrupt(), ExitStack() as opened:
         opened.enter_context(guarded(preparation.experiment, backend or "sim", log))
         # A bench is checked before anything on it is calibrated, which miswiring would upset.
-        board = opened.enter_context(open_board(preparation, backend or "sim", calibrate=not on_bench))
+        board = opened.enter_context(
+            open_board(preparation, backend or "sim", calibrate=not on_bench, plausible=not on_bench)
+        )
         _describe(preparation, board)
         if volts is not None:
             _preflight(preparation, board, volts)

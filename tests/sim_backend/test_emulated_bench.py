@@ -64,7 +64,7 @@ def opened(text: str) -> Iterator[tuple[BenchBoard, EmulatedBench]]:
     """Open the board of a file against its emulated bench."""
     preparation = prepared(text)
     bench = EmulatedBench(preparation).start()
-    with open_emulated(preparation, bench, calibrate=False) as board:
+    with open_emulated(preparation, bench, calibrate=False, plausible=False) as board:
         yield board, bench
 
 
@@ -369,7 +369,7 @@ def test_pot_boards_may_be_served_on_tcp() -> None:
     bench = EmulatedBench(prepared(DIVIDER_BENCH)).start({"pots": 0})
     try:
         assert bench.resources["pots"].startswith("socket://127.0.0.1:")
-        with open_emulated(prepared(DIVIDER_BENCH), bench, calibrate=False) as board:
+        with open_emulated(prepared(DIVIDER_BENCH), bench, calibrate=False, plausible=False) as board:
             assert board.respond([[1.0, 0.0, 0.2]]).potentials[0] == pytest.approx([1.0, 0.2, 0.0], abs=CLOSE)
     finally:
         bench.close()
