@@ -4,13 +4,14 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hilcl.cli.main import main
+from hilcl.events import Event
 from hilcl.sim_backend.emulated_bench import EmulatedBench
 from hilcl.sim_backend.emulation.server import Delivery
 from hilcl.store import StepWriter
@@ -484,11 +485,11 @@ def step_written(monkeypatch: pytest.MonkeyPatch, bench: EmulatedBench, error: B
     seen: list[bool] = []
     write = StepWriter.write
 
-    def failing(self: StepWriter, step: Step) -> None:
+    def failing(self: StepWriter, step: Step, events: Sequence[Event] = ()) -> None:
         if step.epoch == 2:
             seen.append(not outputs_off(bench))
             raise error
-        write(self, step)
+        write(self, step, events)
 
     monkeypatch.setattr(StepWriter, "write", failing)
     return seen

@@ -362,7 +362,7 @@ def test_unknown_keys_of_every_spelling(section: str, key: str, shown: str) -> N
 def test_where_nothing_is_near_the_known_keys_are_listed() -> None:
     assert refusal("frob = 1\n" + DIVIDER) == (
         f"{FILE}, line 1: frob is not a key hilcl knows: "
-        "known here are bench, board, calibration, learning, limits, simulation, store, task"
+        "known here are bench, board, calibration, firmware, learning, limits, simulation, store, task"
     )
     sentence = refusal(changed('kind = "edges"', 'kind = "edges", qqqq = 1'))
     assert sentence.endswith("known here are edges, file, inputs, kind, outputs")
