@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hilcl.arrays import FloatArray, frozen
-from hilcl.board import Board, BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
+from hilcl.board import Board, BoardAround, Contrast, Response, contrast_from_responses
 from hilcl.calibration.errors import CalibrationError
 from hilcl.calibration.file import Calibration
 from hilcl.calibration.parameters import MeterParameters, PotParameters, SourceParameters
@@ -17,7 +17,7 @@ LAW_FLOOR = 2e-4
 """Relative error by which any pot may leave its fitted law."""
 
 
-class CalibratedBoard(SafeExit):
+class CalibratedBoard(BoardAround):
     """A board that is programmed and read through its calibration; it implements ``hilcl.board.Board``.
 
     ``device_range`` holds the calibrated conductances of the codes that both the board and the calibration allow;
@@ -28,7 +28,8 @@ class CalibratedBoard(SafeExit):
     """
 
     def __init__(self, board: Board, calibration: Calibration) -> None:
-        self.board, self.calibration = board, calibration
+        super().__init__(board)
+        self.calibration = calibration
         self._network = board.network
         self._nominal = code_table(board)
         known = calibration.table
@@ -47,11 +48,6 @@ class CalibratedBoard(SafeExit):
         edges = np.arange(self._network.n_edges)
         present = np.where(np.isnan(known[edges, codes]), board.conductances, known[edges, codes])
         self._conductances = frozen(present)
-
-    @property
-    def network(self) -> Network:
-        """The wiring."""
-        return self._network
 
     @property
     def device_range(self) -> DeviceRange:
@@ -85,22 +81,6 @@ class CalibratedBoard(SafeExit):
         if self._reads_true:
             return self.board.contrast(inputs, targets, nudge)
         return contrast_from_responses(self, inputs, targets, nudge)
-
-    def snapshot(self) -> BoardSnapshot:
-        """As the board."""
-        return self.board.snapshot()
-
-    def restore(self, snapshot: BoardSnapshot) -> None:
-        """As the board."""
-        self.board.restore(snapshot)
-
-    def make_safe(self) -> None:
-        """As the board."""
-        self.board.make_safe()
-
-    def close(self) -> None:
-        """As the board."""
-        self.board.close()
 
 
 def code_table(board: Board) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray, frozen
-from hilcl.board import Board, BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
+from hilcl.board import Board, BoardAround, Contrast, Response, contrast_from_responses
 from hilcl.calibration.evidence import Change, ChangeEvidence
 from hilcl.calibration.linearised import LinearisedReadings, linearised_readings
 from hilcl.device_range import DeviceRange
@@ -580,23 +580,20 @@ class DriftWatch:
         self._last.clear()
 
 
-class WatchedBoard(SafeExit):
+class WatchedBoard(BoardAround):
     """A board whose every reading a ``DriftWatch`` sees too; it implements ``hilcl.board.Board``.
 
     Training on it is training on the board. With ``settings.update`` the table follows what the watch found, and so
-    do ``device_range``, ``program`` and ``conductances``. ``steps`` are the latest steps seen.
+    do ``device_range``, ``program`` and ``conductances``. ``steps`` are the latest steps seen. The snapshot does not
+    hold what the watch has learnt: a resumed run learns it anew.
     """
 
     def __init__(self, board: Board, watch: DriftWatch) -> None:
-        self.board, self.watch = board, watch
+        super().__init__(board)
+        self.watch = watch
         self.steps: deque[WatchedStep] = deque(maxlen=1000)
         self._range, self._known = board.device_range, 0
         self._observed = False
-
-    @property
-    def network(self) -> Network:
-        """The wiring."""
-        return self.board.network
 
     @property
     def device_range(self) -> DeviceRange:
@@ -612,11 +609,6 @@ class WatchedBoard(SafeExit):
         if self.watch.settings.update:
             return frozen(self.watch.corrected(self.board.conductances))
         return self.board.conductances
-
-    @property
-    def exact(self) -> bool:
-        """As the board."""
-        return self.board.exact
 
     def program(self, conductances: FloatArray) -> FloatArray:
         """Project, write, and end the watched step; returns the realised conductances (M,) as best known."""
@@ -642,19 +634,3 @@ class WatchedBoard(SafeExit):
     def contrast(self, inputs: FloatArray, targets: FloatArray, nudge: float) -> Contrast:
         """Measure both phases of every sample, from readings that the watch sees."""
         return contrast_from_responses(self, inputs, targets, nudge)
-
-    def snapshot(self) -> BoardSnapshot:
-        """As the board; what the watch has learnt is not stored, a resumed run learns it anew."""
-        return self.board.snapshot()
-
-    def restore(self, snapshot: BoardSnapshot) -> None:
-        """As the board."""
-        self.board.restore(snapshot)
-
-    def make_safe(self) -> None:
-        """As the board."""
-        self.board.make_safe()
-
-    def close(self) -> None:
-        """As the board."""
-        self.board.close()

@@ -202,3 +202,58 @@ class SafeExit(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the devices."""
+
+
+class BoardAround(SafeExit):
+    """A board that passes everything on to ``board``; those that change something replace that part."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    @property
+    def network(self) -> Network:
+        """The wiring of the board itself."""
+        return self.board.network
+
+    @property
+    def device_range(self) -> DeviceRange:
+        """Limits and codes of every edge, as best known."""
+        return self.board.device_range
+
+    @property
+    def conductances(self) -> FloatArray:
+        """Programmed conductances (M,) in siemens, as best known."""
+        return self.board.conductances
+
+    @property
+    def exact(self) -> bool:
+        """True where readings and conductances carry no error at all."""
+        return self.board.exact
+
+    def program(self, conductances: FloatArray) -> FloatArray:
+        """Program (M,) siemens and return what was realised, (M,)."""
+        return self.board.program(conductances)
+
+    def respond(self, drives: FloatArray) -> Response:
+        """Drive the terminals (S, T) and read."""
+        return self.board.respond(drives)
+
+    def contrast(self, inputs: FloatArray, targets: FloatArray, nudge: float) -> Contrast:
+        """Measure both phases of every sample."""
+        return self.board.contrast(inputs, targets, nudge)
+
+    def snapshot(self) -> BoardSnapshot:
+        """Return what decides the next reading."""
+        return self.board.snapshot()
+
+    def restore(self, snapshot: BoardSnapshot) -> None:
+        """Take back what ``snapshot`` returned."""
+        self.board.restore(snapshot)
+
+    def make_safe(self) -> None:
+        """Make the board safe."""
+        self.board.make_safe()
+
+    def close(self) -> None:
+        """Close the board."""
+        self.board.close()
