@@ -203,7 +203,11 @@ class PotBoardLink:
 
     def close(self) -> None:
         """Close the port; may be called twice."""
+        # pySerial leaves a socket open whose other end has gone: its shutdown fails before the close is reached.
+        left_open = getattr(self._serial, "_socket", None)
         self._serial.close()
+        if left_open is not None:
+            left_open.close()
 
     def _exchange(self, frame: Frame, seconds: float) -> Reply:
         data = frame.encode()

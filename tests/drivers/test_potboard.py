@@ -366,9 +366,11 @@ def test_closing_makes_the_board_safe(bench: Bench) -> None:
 
 
 def test_a_port_that_goes_away_is_named(bench: Bench) -> None:
-    board = bench.open()
-    bench.server.close()
-    with pytest.raises(BoardError, match=rf"the connection to pots \({bench.server.port}\) broke .* check the cable"):
+    """Over TCP: the number of a pseudo-terminal is given to somebody else as soon as it is free."""
+    server = PotBoardServer(bench.board, tcp=0)
+    board = PotBoard("pots", server.port, PATIENT).open()
+    server.close()
+    with pytest.raises(BoardError, match=rf"the connection to pots \({server.port}\) broke .* check the cable"):
         board.read()
     with pytest.raises(BoardError, match="could not be told to switch its sources off, its watchdog"):
         board.close()

@@ -73,7 +73,8 @@ def test_over_tcp() -> None:
 def test_unplugging_is_one_sentence(server: FirmwareServer) -> None:
     board = PotBoard("board", server.port, PotBoardOptions(turnaround=0.5, watchdog=None)).open()
     server.close()
-    with pytest.raises(BoardError, match=r"board .* broke|did not answer") as raised:
+    # The number of a closed pseudo-terminal may be somebody else's a moment later: then another board answers.
+    with pytest.raises(BoardError, match=r"board .* broke|did not answer|plug the right board in") as raised:
         board.read()
     assert "\n" not in str(raised.value)
     board.abandon()
