@@ -227,6 +227,12 @@ class Store:
                 f"the store {self.path} is damaged or no store at all ({cause}): "
                 "move it away, or name another with --store"
             ) from cause
+        except UnicodeDecodeError as cause:
+            # SQLite quotes damaged names in its own messages.
+            raise StoreError(
+                f"the store {self.path} is damaged (it holds text that is none): "
+                "move it away, or name another with --store"
+            ) from cause
         except OSError as cause:
             raise StoreError(f"the store {self.path} cannot be used: {cause.strerror}") from cause
 
