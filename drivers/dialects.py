@@ -1,5 +1,6 @@
 """How a compound message is put together and its answer taken apart: SCPI, and the Lua statements of TSP."""
 
+import math
 import re
 from typing import Protocol
 
@@ -56,4 +57,6 @@ def error_code(answer: str) -> int | None:
     makers.
     """
     found = _NUMBER.match(answer)
-    return None if found is None else int(float(found[1]))
+    if found is None or not math.isfinite(code := float(found[1])):
+        return None
+    return int(code)

@@ -101,7 +101,7 @@ class Property(Generic[T]):
         """
         try:
             return self._parse(answer)
-        except (KeyError, ValueError) as cause:
+        except (KeyError, OverflowError, ValueError) as cause:  # int() of an infinite number overflows
             raise LinkError(
                 f"{owner.label} answered {answer!r} to {self.question(owner)!r}, which is no {self.name}: "
                 "check that nothing else talks to the instrument",

@@ -186,7 +186,7 @@ class Scanner(VisaInstrument[ScannerModel], ABC):
         try:
             values = [float(field) for field in fields[0::2]]
             names = [str(int(float(field))) for field in fields[1::2]]
-        except ValueError as cause:
+        except (OverflowError, ValueError) as cause:  # int() of an infinite channel overflows
             raise self._no_scan(answer) from cause
         if len(values) != count or len(names) != count or any(names.count(name) != averages for name in self._channels):
             raise self._no_scan(answer)

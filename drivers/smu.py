@@ -849,7 +849,7 @@ def parsed(channel: SmuChannel, answer: str, parse: Callable[[], SmuReading]) ->
     """
     try:
         return parse()
-    except (IndexError, ValueError) as cause:
+    except (IndexError, OverflowError, ValueError) as cause:  # int() of an infinite status overflows
         raise LinkError(
             f"{channel.label} ({channel.smu.resource}) answered {answer[:80]!r} where a reading was asked for: check "
             "that no "
