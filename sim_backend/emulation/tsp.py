@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lupa.lua51 import LuaRuntime
+from lupa.lua51 import LuaRuntime, lua_type
 
 from hilcl.sim_backend.emulation.instrument import wire_number
 
@@ -298,8 +298,9 @@ class TspInterpreter:
         return True
 
     def define(self, name: str, value: Any) -> None:
-        """Make a global: an object, a function or a plain value."""
-        self._define(name, self._lua_value(value))
+        """Make a global: an object, a function, a compiled chunk or a plain value."""
+        # A chunk stays Lua's own: what goes wrong in it is the script's error, and so is calling itself without end.
+        self._define(name, value if lua_type(value) == "function" else self._lua_value(value))
 
     def run(self, code: str) -> str | None:
         """Run a chunk and return what it printed.

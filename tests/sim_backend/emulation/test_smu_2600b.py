@@ -233,3 +233,12 @@ def test_every_model_starts(name: str) -> None:
     assert ask(instrument, "print(localnode.model, smub ~= nil)") == f"{name}\t{str(model.channels == 2).lower()}"
     with pytest.raises(ValueError, match="channels"):
         Smu2600B((), ManualClock(), model=name)
+
+
+@pytest.mark.parametrize("line", ["nothing()", "a()"])
+def test_a_loaded_script_that_fails_is_an_error_of_the_queue(line: str) -> None:
+    instrument, _, _ = smu()
+    tell(instrument, ["loadscript a", line, "endscript", "a()"])
+    assert error(instrument) == -286
+    assert error(instrument) == 0
+    assert values(ask(instrument, "print(1)")) == [1.0]
