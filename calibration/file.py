@@ -551,13 +551,16 @@ class Calibration(Record):
                 raise ValueError(f"{what} has {found} entries, but {needed} are needed")
         if terms < 2:
             raise ValueError("a law needs R0 and RAB at least")
-        # Building the matrices checks their sizes.
-        fitted, table = self.pot_parameters.table, self.table
+        # Building the matrices checks their sizes; numbers beyond reason are refused below, not warned of.
+        with np.errstate(all="ignore"):
+            fitted, table = self.pot_parameters.table, self.table
         _ = self.meter_parameters, self.source_parameters
         used = ~np.isnan(table)
         if not used.any(axis=1).all() or (table[used] <= 0).any():
             raise ValueError("tables hold an edge without a usable code, or a conductance that is not positive")
-        if not (np.abs(fitted[used] / table[used] - 1) < SAME_TABLE).all():
+        with np.errstate(all="ignore"):
+            same = np.abs(fitted[used] / table[used] - 1) < SAME_TABLE
+        if not same.all():
             raise ValueError("the tables are not those of the fitted law")
         return self
 
