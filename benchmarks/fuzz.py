@@ -16,6 +16,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ def bound_memory() -> None:
 
 def work(name: str, count: int, seed: int, seconds: float, current: Path, reports: Connection) -> None:
     """Fuzz one target in this process; ``current`` always holds the input that is being run."""
+    warnings.simplefilter("error")  # a warning is not what a parser answers with
     target, progress = TARGETS[name], Progress(name)
     kept = list(target.corpus().values())
     start = time.monotonic()

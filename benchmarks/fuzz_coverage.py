@@ -31,7 +31,12 @@ def main() -> int:
         words = Path(scratch) / "words"
         escaped = ("".join(f"\\x{byte:02x}" for byte in token) for token in target.tokens)
         words.write_text("".join(f'"{token}"\n' for token in escaped), "ascii")
-        limits = [f"-max_len={target.longest}", "-timeout=5", "-rss_limit_mb=2048", f"-dict={words}"]
+        limits = [
+            f"-max_len={target.longest}",
+            "-timeout=5",
+            "-rss_limit_mb=2048",
+            *([f"-dict={words}"] if target.tokens else []),
+        ]
         arguments = [sys.argv[0], *limits, *sys.argv[3:], str(folder), str(CORPUS / target.name)]
         atheris.Setup(arguments, target.make(Path(scratch)))
         atheris.Fuzz()
