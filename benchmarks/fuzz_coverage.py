@@ -37,7 +37,7 @@ def main() -> int:
             "-rss_limit_mb=2048",
             *([f"-dict={words}"] if target.tokens else []),
         ]
-        arguments = [sys.argv[0], *limits, *sys.argv[3:], str(folder), str(CORPUS / target.name)]
+        arguments = [sys.argv[0], *limits, str(folder), str(CORPUS / target.name), *sys.argv[3:]]
         atheris.Setup(arguments, target.make(Path(scratch)))
         atheris.Fuzz()
     return 0
