@@ -122,7 +122,10 @@ def run_script() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
         else:  # a terminal that lacks µ or Ω shows ? instead
             stream.reconfigure(errors="replace")
-    code = _main(None)
+    try:
+        code = _main(None)
+    except KeyboardInterrupt:  # one more, when everything was said already
+        code = 1
     ignore_signals()
     for stream in (sys.stdout, sys.stderr):
         try:
