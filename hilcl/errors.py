@@ -55,3 +55,7 @@ class MeasurementError(BoardError):
 
 class SolverError(BoardError):
     """A circuit that could not be solved to the accuracy asked for."""
+
+
+class SweepError(HilclError):
+    """A sweep that cannot go on; the points that are done are stored."""

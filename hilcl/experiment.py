@@ -392,6 +392,11 @@ class Experiment(Section):
             raise ExperimentError(f"{path} holds a number of too many digits") from cause
         except RecursionError as cause:
             raise ExperimentError(f"{path} is nested too deeply to be an experiment file") from cause
+        return cls.of_values(values, path, text)
+
+    @classmethod
+    def of_values(cls, values: dict[str, Any], path: Path, text: str = "") -> "Experiment":
+        """Validate the values of an experiment file; in ``text``, if given, errors find their line."""
         try:
             experiment = cls.model_validate(values)
         except ValidationError as cause:

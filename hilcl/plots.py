@@ -24,6 +24,9 @@ _VECTOR_DOTS = 2000
 # A scale that spans less than this is read better without logarithms.
 _LOG_FROM = 3.0
 
+_CURVES = (_BLUE, _ORANGE, "#2b8a5a", "#8a4fa3", "#b8323c", "#7a6a1f", "#3a3a3a", "#5fa8c9")
+MOST_YIELD_CURVES = len(_CURVES)
+
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"marker": "o", "markersize": 4.5, "color": _GREY, "markerfacecolor": "none", "markeredgewidth": 0.9},
     {"marker": "o", "markersize": 4.0, "color": _BLUE, "markeredgewidth": 0.0},
@@ -37,6 +40,15 @@ class Outputs:
 
     targets: FloatArray
     measured: FloatArray
+
+
+@dataclass(frozen=True)
+class YieldCurve:
+    """Losses (n,) in V² that n of ``boards`` boards came to; the others could not be trained."""
+
+    label: str
+    losses: FloatArray
+    boards: int
 
 
 def loss_figure(epochs: npt.ArrayLike, loss: npt.ArrayLike, *, kept_epoch: int | None = None) -> Figure:
@@ -107,6 +119,56 @@ def output_figure(parts: Sequence[Outputs], *, title: str | None = None) -> Figu
     ax.set_ylabel("Output (V)", fontsize=_FONT)
     if title is not None:
         ax.set_title(title, fontsize=_FONT, color=_INK, parse_math=False)
+    return figure
+
+
+def yield_figure(curves: Sequence[YieldCurve], *, legend: str | None = None) -> Figure:
+    """Return the share of boards at or below each loss, one staircase per curve; ``legend`` is its title.
+
+    Raises InputError for no curve, more than ``MOST_YIELD_CURVES``, or more losses than boards.
+    """
+    if not 1 <= len(curves) <= MOST_YIELD_CURVES:
+        raise InputError(f"a yield plot shows one to {MOST_YIELD_CURVES} curves, got {len(curves)}")
+    if any(curve.boards < max(len(curve.losses), 1) for curve in curves):
+        raise InputError("a yield plot needs as many boards as losses, and at least one")
+    figure = Figure(figsize=_SIZE, layout="constrained", facecolor="none")
+    ax = figure.add_subplot()
+    _dress(ax)
+    everything = np.concatenate([curve.losses for curve in curves])
+    positive = everything[everything > 0]
+    logarithmic = positive.size == everything.size > 0
+    low, high = (float(everything.min()), float(everything.max())) if everything.size else (0.0, 1.0)
+    if logarithmic:
+        reach = max(high / low, 1.5) ** 0.05
+        ends = (low / reach, high * reach)
+        ax.set_xscale("log" if high / low >= _LOG_FROM else "linear")
+    else:
+        margin = 0.05 * (high - low) or 0.05
+        ends = (low - margin, high + margin)
+    for number, curve in enumerate(curves):
+        losses = np.sort(curve.losses)
+        share = np.arange(1, len(losses) + 1) / curve.boards
+        # Every board counts once: the staircase starts at nothing and ends with the last board that could be trained.
+        x = np.concatenate([[ends[0]], losses, [ends[1]]])
+        y = np.concatenate([[0.0], share, share[-1:] if len(share) else [0.0]])
+        ax.step(
+            x, 100 * y, where="post", linewidth=1.5, color=_CURVES[number], label=f"{curve.label} (n = {curve.boards})"
+        )
+    ax.set(xlim=ends, ylim=(-2.0, 102.0))
+    ax.set_xlabel("Loss x (V²)", fontsize=_FONT)
+    ax.set_ylabel("Boards that reach x (%)", fontsize=_FONT)
+    if ax.get_xscale() == "linear":
+        ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        ax.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
+        ax.xaxis.get_offset_text().set(size=_FONT, color=_INK)
+    else:
+        span = ends[1] / ends[0]
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span < 300 else (1.0,)))
+        ax.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    texts = ax.legend(frameon=False, fontsize=_FONT - 1, labelcolor=_INK, title=legend, loc="best").get_texts()
+    for text in texts:
+        text.set_parse_math(False)
     return figure
 
 
