@@ -12,7 +12,7 @@ from hilcl.sweep_point import PointResult, SweepBase, compute_point
 AHEAD = 4
 """Points handed over for each thread of the cluster: enough to keep it busy, few enough to hold."""
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 5
 POLL_SECONDS = 5
 WITHOUT_WORKERS_SECONDS = 60
 
@@ -29,7 +29,7 @@ def dask_results(base: SweepBase, points: Sequence[Point], address: str) -> Gene
     except ImportError as cause:
         raise InputError("--scheduler needs Dask: pip install 'hilcl[sweep]'") from cause
     try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as cause:
         raise InputError(
             f"no Dask scheduler answers at {address}: check the address, such as tcp://host:8786"

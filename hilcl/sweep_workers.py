@@ -17,6 +17,9 @@ from hilcl.sweep_point import PointResult, SweepBase, compute_point
 TRIES = 3
 """How often a point is begun whose worker dies, and how often a worker that cannot start is started in a row."""
 
+DYING_SECONDS = 2.0
+"""How long a worker that has closed its pipe may take to end, so that it shows how it died."""
+
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -53,7 +56,7 @@ def local_results(base: SweepBase, points: Sequence[Point], workers: int) -> Gen
                         yield message
                     continue
                 staff.remove(worker)
-                worker.end()
+                worker.end(DYING_SECONDS)
                 if worker.point is not None:
                     deaths[worker.point.id] += 1
                     if deaths[worker.point.id] < TRIES:
@@ -101,8 +104,9 @@ class _Worker:
             return None
         return message
 
-    def end(self) -> None:
-        """End the process; nothing is lost, since only its parent writes."""
+    def end(self, patience: float = 0.0) -> None:
+        """End the process, after ``patience`` seconds to die by itself; only its parent writes."""
+        self._process.join(patience)
         self._process.kill()
         self._process.join()
         self._exit_code = self._process.exitcode
