@@ -20,7 +20,7 @@ COMMANDS = {
     "twin": ("hilcl.cli.calibration", "Replay a run on the digital twin of its board."),
     "safe": ("hilcl.cli.safe", "Switch off and make safe every instrument of a bench."),
     "emulate": ("hilcl.cli.emulate", "Serve the emulated bench of an experiment file."),
-    "sweep": ("hilcl.cli.sweep", "Train many virtual boards: grids and random draws over an experiment."),
+    "sweep": ("hilcl.cli.sweep", "Train many virtual boards and count those that learn."),
     "runs": ("hilcl.cli.runs", "List the runs in a store."),
     "show": ("hilcl.cli.runs", "Show one run."),
     "export": ("hilcl.cli.runs", "Write a run's numbers to a file."),

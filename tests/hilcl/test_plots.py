@@ -5,9 +5,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hilcl.arrays import FloatArray
 from hilcl.drawing import figure_svg
 from hilcl.errors import InputError
-from hilcl.plots import Outputs, contrast_figure, loss_figure, output_figure, step_size_figure
+from hilcl.plots import Outputs, YieldCurve, contrast_figure, loss_figure, output_figure, step_size_figure, yield_figure
 
 EPOCHS = np.arange(20)
 FALLING = 10.0 ** -np.linspace(1.0, 6.0, 20)
@@ -147,3 +148,31 @@ def test_many_samples_become_one_image() -> None:
 def test_equal_numbers_give_equal_pictures() -> None:
     texts = [figure_svg(contrast_figure(EPOCHS, FALLING, FALLING / 2), "q") for _ in range(3)]
     assert all(one == other for one, other in pairwise(texts))
+
+
+def test_a_yield_is_a_staircase_that_failed_boards_never_climb() -> None:
+    losses = np.array([3e-3, 1e-3, 1e-1])
+    ax = only_axes(yield_figure([YieldCurve("a_b$", losses, 4), YieldCurve("none", np.zeros(0), 2)]))
+    x, y = curve(ax)
+    assert x[1:-1] == [1e-3, 3e-3, 1e-1]
+    assert y == pytest.approx([0.0, 25.0, 50.0, 75.0, 75.0])
+    assert curve(ax, 1)[1] == [0.0, 0.0]
+    assert ax.get_xscale() == "log"
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["a_b$ (n = 4)", "none (n = 2)"]
+
+
+@pytest.mark.parametrize("losses", [np.zeros(2), np.array([1e-3]), np.array([2e-3, 2.1e-3]), np.zeros(0)])
+def test_a_yield_of_any_losses_can_be_drawn(losses: FloatArray) -> None:
+    ax = only_axes(yield_figure([YieldCurve("", losses, 2)]))
+    low, high = ax.get_xlim()
+    assert low < high
+    assert all(low < loss < high for loss in losses)
+
+
+def test_a_yield_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="one to 8 curves, got 0"):
+        yield_figure([])
+    with pytest.raises(InputError, match="as many boards as losses"):
+        yield_figure([YieldCurve("", np.ones(3), 2)])

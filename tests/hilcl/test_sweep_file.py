@@ -1,6 +1,7 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_a_key_may_be_written_as_toml_allows(tmp_path: Path, grid: str) -> None:
 
 def test_a_whole_section_and_a_key_inside_it_can_be_set(tmp_path: Path) -> None:
     sweep = loaded(tmp_path, "experiment = 'divider.toml'\n[grid]\nlearning.epochs = [1]")
-    values = {
+    values: dict[str, Any] = {
         "board": {"network": {"kind": "crossbar", "inputs": 1, "outputs": 1}, "g_min": "1 mS", "g_max": "2 mS"},
         "task": {"inputs_volts": [[1.0]], "targets_volts": [[0.5]]},
         "learning": {"epochs": 3},
