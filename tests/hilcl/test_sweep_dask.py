@@ -54,6 +54,8 @@ def kill_a_worker_of(address: str) -> None:
     subprocess.run([sys.executable, "-c", script, address], env=environment(), check=True, timeout=PATIENCE)
 
 
+# Four interpreters start, and the scheduler waits for the dead worker's return.
+@pytest.mark.timeout(300)
 def test_a_cluster_comes_to_the_same_and_the_death_of_a_worker_loses_nothing(tmp_path: Path, cluster: str) -> None:
     from hilcl.sweep_dask import dask_results
 
