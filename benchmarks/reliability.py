@@ -1,7 +1,7 @@
 """Every class of faults at random places of an emulated run, and a long run with faults at a rate.
 
 Each trial must end with the codes of the undisturbed run, or stopped safe with a sentence and resumed to those codes;
-its outputs must be off, or said not to be. The soak must end, with as many threads and files as before and flat memory.
+its outputs must be off, or said not to be. The soak is that of benchmarks/soak.py.
 
 Runs that are killed with SIGKILL at random moments and resumed must end bit-identical to an undisturbed one, noise and
 stochastic rounding included, and must not lose a step that was acknowledged.
@@ -10,10 +10,7 @@ stochastic rounding included, and must not lose a step that was acknowledged.
 """
 
 import argparse
-import resource
 import sys
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,31 +19,24 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hilcl.experiment import Experiment
-from hilcl.faults_section import KINDS, FaultKind
+from hilcl.faults_section import KINDS
 from hilcl.preparation import Preparation, prepare
 from hilcl.sim_backend.emulated_bench import EmulatedBench
 from hilcl.sim_backend.emulation.faults import Fault, FaultPlan
-from hilcl.sim_backend.fault_trials import Trial, opened, steps_on, trial, undisturbed
+from hilcl.sim_backend.fault_trials import Trial, trial, undisturbed
 
-BENCH16 = Path(__file__).resolve().parents[1] / "examples" / "bench16.toml"
+# At the end, so that `hilcl` stays the installed package.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-RECOVERABLE: tuple[FaultKind, ...] = (
-    "lost",
-    "dropped",
-    "duplicated",
-    "half",
-    "garbled",
-    "reset",
-    "nan",
-    "overflow",
-    "compliance",
-    "glitch",
-)
-"""What a soak can do without being stopped."""
+from benchmarks.soak import BENCH16, soak
+from tests.kill_campaign import kill_campaign
 
 
-def example(epochs: int) -> Preparation:
-    """Return the 16-edge bench without noise, so that a reading taken again is the same, and with short time-outs."""
+def example(epochs: int, *, switches: bool = False) -> Preparation:
+    """Return the 16-edge bench without noise, so that a reading taken again is the same, and with short time-outs.
+
+    With ``switches``, the clamps are switched by the pot board instead of floating by themselves.
+    """
     lines = []
     for line in BENCH16.read_text("utf-8").splitlines():
         if line.startswith("meters = { bits"):
@@ -55,30 +45,41 @@ def example(epochs: int) -> Preparation:
             lines.append('timeout = "0.3 s"')
         if line == 'driver = "potboard"':
             lines += ['turnaround = "0.1 s"', 'boot_time = "2 s"']
+        if switches and line == 'driver = "keysight-b2900"':
+            lines.append('free_mode = "relay"')
         lines.append(f"epochs = {epochs}" if line.startswith("epochs =") else line)
+        if switches and line == "[bench.wiring]":
+            lines.append("switches = { board = { 0 = 2, 1 = 6 } }")
     return prepare(Experiment.parse("\n".join(lines) + "\n", BENCH16))
+
+
+class Subject:
+    """A bench to try faults on, its undisturbed codes, and what can happen to each of its instruments."""
+
+    def __init__(self, epochs: int, *, switches: bool) -> None:
+        self.preparation = example(epochs, switches=switches)
+        self.codes, self.messages = undisturbed(self.preparation)
+        with EmulatedBench(self.preparation, plan=(plan := FaultPlan())) as bench:
+            self.possible = {name: plan.possible(name) for name in (*bench.instruments, *bench.boards)}
 
 
 def try_all(places: int, kinds: list[str], seed: int, epochs: int) -> list[Trial]:
     """Try every class at random places of every instrument it can happen to, and print the outcome."""
-    preparation = example(epochs)
-    codes, messages = undisturbed(preparation)
-    bench = EmulatedBench(preparation, plan=(plan := FaultPlan()))
-    possible = {name: plan.possible(name) for name in (*bench.instruments, *bench.boards)}
-    bench.close()
+    plain, switched = Subject(epochs, switches=False), Subject(epochs, switches=True)
     random = np.random.default_rng(seed)
     done: list[Trial] = []
     print("| class | trials | unharmed | stopped and resumed | wrong | outputs left on, unsaid | longest, s |")
     print("|---|---|---|---|---|---|---|")
     for kind in KINDS:
-        names = [name for name, classes in possible.items() if kind in classes]
-        if not names or (kinds and kind not in kinds):
+        subject = switched if kind == "stuck_relay" else plain
+        names = [name for name, classes in subject.possible.items() if kind in classes]
+        if kinds and kind not in kinds:
             continue
         trials = []
         for place in range(places):
             name = names[place % len(names)]
-            fault = Fault(kind, name, message=int(random.integers(messages[name])), seconds=0.4)
-            trials.append(trial(preparation, fault, codes))
+            fault = Fault(kind, name, message=int(random.integers(subject.messages[name])), seconds=0.4)
+            trials.append(trial(subject.preparation, fault, subject.codes))
             if not trials[-1].passed:
                 print(f"FAILED: {trials[-1]}", flush=True)
         verdicts = Counter(each.verdict for each in trials)
@@ -93,36 +94,8 @@ def try_all(places: int, kinds: list[str], seed: int, epochs: int) -> list[Trial
     return done
 
 
-def soak(steps: int, rate: float, seed: int) -> bool:
-    """Train for ``steps`` with faults at a rate and return whether nothing leaked and nothing was wrong."""
-    preparation = example(steps)
-    before = (threading.active_count(), _open_files())
-    plan = FaultPlan(rate=rate, kinds=RECOVERABLE, seed=seed, seconds=0.4)
-    start, marks = time.monotonic(), list[int]()
-    made = events = 0
-    with EmulatedBench(preparation, plan=plan) as bench, opened(preparation, bench) as board:
-        for step in steps_on(board, preparation):
-            made = step.epoch + 1
-            events += len(board.take_events())
-            if made in {max(steps // 10, 1), steps}:
-                marks.append(_resident())
-        left = bench.codes
-    after = (threading.active_count(), _open_files())
-    growth = marks[-1] / marks[0] - 1
-    print(
-        f"\nSoak: {made} steps in {time.monotonic() - start:.0f} s, {len(plan.happened)} faults, {events} events; "
-        f"memory {growth:+.1%} after the first tenth; threads and open files {before} before, {after} after; "
-        f"codes in force at the end {left.tolist()}."
-    )
-    return made == steps and growth <= 0.05 and after[0] <= before[0] and after[1] <= before[1]
-
-
 def killed(kills: int, seed: int) -> bool:
     """Kill runs ``kills`` times in all and return whether every one ended like the undisturbed run, with every step."""
-    # Shared with the tests, which kill a few.
-    sys.path.insert(0, str(BENCH16.parents[1]))
-    from tests.kill_campaign import kill_campaign
-
     text = BENCH16.read_text("utf-8").replace("epochs = 60", 'epochs = 60\nrounding = "stochastic"')
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bench16.toml"
@@ -136,25 +109,12 @@ def killed(kills: int, seed: int) -> bool:
     return result.passed
 
 
-def _resident() -> int:
-    """Return the resident memory of this process in kilobytes; its highest so far where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text("ascii").splitlines() if line.startswith("VmRSS"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _open_files() -> int:
-    folder = Path("/proc/self/fd")
-    return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Faults on an emulated bench.")
     parser.add_argument("--places", type=int, default=3, help="random places per class, 0 for none (default 3)")
     parser.add_argument("--kinds", default="", help="classes, separated by commas (default all)")
     parser.add_argument("--epochs", type=int, default=6, help="epochs of each trial (default 6)")
-    parser.add_argument("--soak", type=int, default=500, help="steps of the soak, 0 for none (default 500)")
+    parser.add_argument("--soak", type=int, default=2000, help="steps of the soak, 0 for none (default 2000)")
     parser.add_argument("--rate", type=float, default=1 / 500, help="faults per step of the soak (default 1/500)")
     parser.add_argument("--kills", type=int, default=10, help="SIGKILLs in all, 0 for none (default 10)")
     parser.add_argument("--seed", type=int, default=0)
@@ -164,8 +124,8 @@ def main() -> None:
         good = True
         if arguments.places:
             good = all(each.passed for each in try_all(arguments.places, kinds, arguments.seed, arguments.epochs))
-        if arguments.soak:
-            good = soak(arguments.soak, arguments.rate, arguments.seed) and good
+    if arguments.soak:
+        good = soak(arguments.soak, arguments.rate, arguments.seed) and good
     if arguments.kills:
         good = killed(arguments.kills, arguments.seed) and good
     if not good:
