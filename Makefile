@@ -25,10 +25,10 @@ FOLDERS := hilcl drivers sim_backend calibration
 SOURCES := pyproject.toml $(wildcard LICENSE README.md) \
     $(shell find $(FOLDERS) -name __pycache__ -prune -o -print)
 
-.PHONY: help run test bench lint format types imports lock setup clean
+.PHONY: help run test bench lint format types imports audit lock setup clean
 
 help:
-	@echo "make run | test | bench | lint | format | types | imports | lock | clean   (ARGS=... for more arguments)"
+	@echo "make run | test | bench | lint | format | types | imports | audit | lock | clean   (ARGS=... for more arguments)"
 
 run: $(VENV)/project.stamp
 	$(BIN)/hilcl run examples/iris.toml $(ARGS)
@@ -57,6 +57,10 @@ types: setup
 
 imports: setup
 	cd $(VENV) && bin/lint-imports --config "$(CURDIR)/pyproject.toml" --no-cache --no-logo
+
+# Asks the package index which of the locked versions have known vulnerabilities.
+audit: $(VENV)/dev.stamp
+	$(BIN)/pip-audit --requirement requirements-dev.lock --require-hashes --disable-pip --progress-spinner off $(ARGS)
 
 setup: $(VENV)/dev.stamp $(VENV)/project.stamp
 
