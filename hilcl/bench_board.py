@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray, frozen, per_edge, samples_by
 from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
+from hilcl.clamp_watch import ClampWatch
 from hilcl.device_range import DeviceRange
 from hilcl.devices import Device, RheostatBank, SourceBank, SourceReadings, Voltmeter, VoltReadings
 from hilcl.errors import BoardError, HilclError, InputError, MeasurementError
@@ -96,6 +97,7 @@ class BenchBoard(SafeExit):
         self.identities, self.notes = dict(identities or {}), tuple(notes)
         self._memory, self._on_close = memory, tuple(on_close)
         self._doubts = Plausibility(network, self._limits.volts if plausible else np.inf)
+        self._clamps = ClampWatch(network, self._limits.volts if plausible else np.inf)
         self._events = EventLog()
         self._told: set[str] = set()
         self._written: list[IntArray] = []
@@ -220,7 +222,7 @@ class BenchBoard(SafeExit):
         """Measure both phases of every sample."""
         volts = samples_by("inputs", inputs, len(self._network.inputs), InputError)
         wanted = samples_by("targets", targets, len(self._network.outputs), InputError)
-        return contrast_from_responses(self, volts, wanted, nudge)
+        return contrast_from_responses(self, volts, wanted, nudge, judge=self._clamps.check)
 
     def snapshot(self) -> BoardSnapshot:
         """Return what an emulated bench remembers; real instruments have nothing that could be stored."""

@@ -1,7 +1,7 @@
 """The board as the learning loop sees it: program conductances, drive terminals, read what comes back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -119,13 +119,22 @@ def free_drives(inputs: FloatArray, n_outputs: int) -> FloatArray:
     return np.hstack([inputs, np.full((len(inputs), n_outputs), np.nan)])
 
 
-def contrast_from_responses(board: Board, inputs: FloatArray, targets: FloatArray, nudge: float) -> Contrast:
+def contrast_from_responses(
+    board: Board,
+    inputs: FloatArray,
+    targets: FloatArray,
+    nudge: float,
+    *,
+    judge: Callable[[FloatArray, Response], None] = lambda clamp, nudged: None,
+) -> Contrast:
     """Measure a contrast by two ``respond`` calls, from measured voltages alone.
 
     Both phases are read at every node; the clamp's applied value is o + η(y − o) with the outputs o just measured.
     v_N² − v_F² is formed as (v_N − v_F)(v_N + v_F) (docs/imperfections.md: both phases carry the same reading noise, so
     its bias cancels). The contrast comes from the clamp currents, λ·(c − o)/η², or where a current has no meter
     from Σ g (v_N² − v_F²)/η².
+
+    ``judge`` is given the clamps (S, O) in volts and the response to them before either is used.
 
     Raises ComplianceError where a source reached its limit and MeasurementError where a needed reading is missing.
     """
@@ -136,6 +145,7 @@ def contrast_from_responses(board: Board, inputs: FloatArray, targets: FloatArra
     clamp = outputs + nudge * (targets - outputs)
     nudged = board.respond(np.hstack([inputs, clamp]))
     require_usable(network, nudged, needed=np.arange(network.n_nodes))
+    judge(clamp, nudged)
     v_free, v_nudged = network.edge_voltages(free.potentials), network.edge_voltages(nudged.potentials)
     squares = (v_nudged - v_free) * (v_nudged + v_free)
     realised = nudged.potentials[:, network.outputs]

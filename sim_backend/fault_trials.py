@@ -96,7 +96,7 @@ def trial(preparation: Preparation, fault: Fault, expected: Sequence[list[int]])
         except HilclError as error:
             sentence = str(error)
         seconds = time.monotonic() - start
-        left_on = tuple(name for name, outputs in bench.outputs_on.items() if any(outputs))
+        left_on = _left_on(bench)
         right = codes == list(expected[: len(codes)])
         if sentence:
             right = right and _resumed(preparation, bench, plan, last) == expected[-1]
@@ -108,6 +108,19 @@ def trial(preparation: Preparation, fault: Fault, expected: Sequence[list[int]])
         if not plan.happened:
             verdict = "never happened"
         return Trial(fault, verdict, sentence, left_on, seconds, tuple(plan.happened), tuple(events))
+
+
+def _left_on(bench: EmulatedBench) -> tuple[str, ...]:
+    """Return the instruments with an output on.
+
+    A switch that is welded closed counts only while an instrument is on: nothing opens it, and it leads to no source.
+    """
+    on = {name: sum(outputs) for name, outputs in bench.outputs_on.items() if any(outputs)}
+    if not set(on) & set(bench.instruments):
+        for name, board in bench.boards.items():
+            if isinstance(board, EmulatedPotBoard) and on.get(name, 0) <= sum(board.faults.welded.values()):
+                on.pop(name, None)
+    return tuple(on)
 
 
 def _resumed(preparation: Preparation, bench: EmulatedBench, plan: FaultPlan, last: Step | None) -> list[int]:
