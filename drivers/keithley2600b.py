@@ -142,6 +142,18 @@ class Keithley2600BChannel(SmuChannel):
         "The instrument's own filter (smuX.measure.filter.enable).",
         words=("0", "1"),
     )
+    append_amps = switch(
+        "smu{c}.nvbuffer1.appendmode = {v}",
+        "smu{c}.nvbuffer1.appendmode",
+        "Whether current readings are added to those before (bufferVar.appendmode).",
+        words=("0", "1"),
+    )
+    append_volts = switch(
+        "smu{c}.nvbuffer2.appendmode = {v}",
+        "smu{c}.nvbuffer2.appendmode",
+        "Whether voltage readings are added to those before (bufferVar.appendmode).",
+        words=("0", "1"),
+    )
     prompts = switch(
         "localnode.prompts = {v}", "localnode.prompts", "Prompts between answers (localnode.prompts).", words=("0", "1")
     )
@@ -177,6 +189,11 @@ class Keithley2600BChannel(SmuChannel):
                 self.put(kind.autozero, "auto" if settings.autozero else "once"),
                 self.put(kind.average, False),
                 self.put(kind.count, 1),
+                # A buffer has to be empty before it is told how to store.
+                f"smu{self.name}.nvbuffer1.clear()",
+                f"smu{self.name}.nvbuffer2.clear()",
+                self.put(kind.append_amps, False),
+                self.put(kind.append_volts, False),
                 self.put(kind.four_wire, settings.four_wire),
             ],
             [
@@ -199,7 +216,7 @@ class Keithley2600BChannel(SmuChannel):
 
 
 class Keithley2600B(Smu):
-    """Driver of the Series 2600B: both channels are set, and read, in one chunk of Lua."""
+    """Driver of the Series 2600B: both channels are set, and read, in one chunk of Lua, and integrate at once."""
 
     family = "Keithley Series 2600B"
     makers = ("KEITHLEY",)
@@ -208,9 +225,24 @@ class Keithley2600B(Smu):
     channel_class = Keithley2600BChannel
 
     def _measure(self, channels: Sequence[SmuChannel]) -> list[SmuReading]:
-        # smuX.measure.iv() returns current, then voltage (section 7, smuX.measure.Y()).
-        commands = [f"local i{c.name}, v{c.name} = smu{c.name}.measure.iv()" for c in channels]
-        questions = [text for c in channels for text in (f"v{c.name}", f"i{c.name}", f"smu{c.name}.source.compliance")]
+        # smuX.measure.iv() returns current, then voltage (section 7, smuX.measure.Y()). It waits for its channel;
+        # smuX.measure.overlappediv() does not, and puts them into buffers in that order.
+        if len(channels) == 1:
+            commands = [f"local i{c.name}, v{c.name} = smu{c.name}.measure.iv()" for c in channels]
+            places = [(f"v{c.name}", f"i{c.name}") for c in channels]
+        else:
+            buffers = [(f"smu{c.name}.nvbuffer1", f"smu{c.name}.nvbuffer2") for c in channels]
+            commands = [
+                f"smu{c.name}.measure.overlappediv({amps}, {volts})"
+                for c, (amps, volts) in zip(channels, buffers, strict=True)
+            ]
+            commands.append("waitcomplete()")
+            places = [(f"{volts}.readings[1]", f"{amps}.readings[1]") for amps, volts in buffers]
+        questions = [
+            text
+            for c, (volts, amps) in zip(channels, places, strict=True)
+            for text in (volts, amps, f"smu{c.name}.source.compliance")
+        ]
         answers = self._take(commands, questions, channels)
         readings = []
         for index, channel in enumerate(channels):

@@ -228,6 +228,8 @@ class KeysightB2900(Smu):
     dialect = Scpi()
     models = MODELS
     channel_class = KeysightB2900Channel
+    # NORMAL opens the relay, ZERO does not ("Agilent B2900 User's Guide", Edition 2, table 6-1).
+    resting = "zero"
 
     def _measure(self, channels: Sequence[SmuChannel]) -> list[SmuReading]:
         # Channel 1's elements, then channel 2's, each set in the order volts, amperes, status

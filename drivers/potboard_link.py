@@ -29,6 +29,7 @@ from hilcl.drivers.potboard_protocol import (
     request_frame,
 )
 from hilcl.errors import BoardError, InputError
+from hilcl.link_watcher import LinkWatcher
 
 R = TypeVar("R", bound=Reply)
 
@@ -49,7 +50,8 @@ class PotBoardOptions:
     ``baud`` bits a second, also for the waits where the line itself has none (USB, sockets); ``turnaround`` seconds
     added to every wait; ``tries`` of one frame; ``boot_time`` seconds a board may take to start, as many do when
     their port is opened; ``watchdog`` seconds of silence after which the board makes itself safe, None for never;
-    ``heartbeat``: a thread keeps the watchdog quiet while this process lives; ``settling`` seconds after each write.
+    ``heartbeat``: a thread keeps the watchdog quiet while this process lives; ``settling`` seconds after each write;
+    ``watcher`` is told of every message.
     """
 
     baud: int = 115_200
@@ -59,6 +61,7 @@ class PotBoardOptions:
     watchdog: float | None = 2.0
     heartbeat: bool = True
     settling: float = 0.0
+    watcher: LinkWatcher | None = None
 
     def __post_init__(self) -> None:
         if self.baud < 1 or self.tries < 1:
@@ -220,6 +223,8 @@ class PotBoardLink:
             self._put(data)
             reply = self._answer(frame, time.monotonic() + wait)
             if reply is not None:
+                if self.options.watcher is not None:
+                    self.options.watcher.received(self._heard_bytes)
                 return reply
         heard = (
             "nothing came back: check that it is powered and that the port is the right one"
@@ -257,6 +262,8 @@ class PotBoardLink:
         )
 
     def _put(self, data: bytes) -> None:
+        if self.options.watcher is not None:
+            self.options.watcher.sent(len(data))
         try:
             self._serial.write(data)
         except (serial.SerialException, OSError) as cause:

@@ -279,6 +279,8 @@ class Smu(VisaInstrument[SmuModel], ABC):
     """
 
     channel_class: ClassVar[type[SmuChannel]]
+    resting: ClassVar[str] = "normal"
+    """Output-off state between functions: one that keeps the relay closed."""
 
     def __init__(
         self,
@@ -542,7 +544,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         Some models turn it off for a moment when the function changes; with the relay kept closed that wears nothing.
         """
         declared = type(channel)
-        resting = "himp" if self.settings.free_mode == "himp" else "normal"
+        resting = "himp" if self.settings.free_mode == "himp" else self.resting
         return [channel.put(declared.off_state, resting), channel.put(declared.output, True)]
 
     def _verify_output(self, channel: SmuChannel, answer: str) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from hilcl.errors import BoardError, InputError
+from hilcl.link_watcher import LinkWatcher
 
 if TYPE_CHECKING:
     from pyvisa.resources import MessageBasedResource
@@ -43,7 +44,8 @@ class LinkOptions:
     ``backend`` is PyVISA's: "@py" (pyvisa-py), "@ivi" or the path of an installed VISA library. ``timeout`` is in
     seconds, for one answer on top of the time the instrument is known to need. ``retries`` bounds how often a step is
     done again after a link failure, ``reconnecting`` for how many seconds an instrument that was there and is gone is
-    looked for, three time-outs if None. ``baud_rate`` counts on serial ports only.
+    looked for, three time-outs if None. ``baud_rate`` counts on serial ports only. ``watcher`` is told of every
+    message.
     """
 
     backend: str = "@py"
@@ -54,6 +56,7 @@ class LinkOptions:
     read_termination: str = "\n"
     write_termination: str = "\n"
     baud_rate: int = 9600
+    watcher: LinkWatcher | None = None
 
     @property
     def patience(self) -> float:
@@ -142,6 +145,8 @@ class VisaSession:
         try:
             if self._socket is not None:
                 self._check_quiet(self._socket, message)
+            if self.options.watcher is not None:
+                self.options.watcher.sent(len(data))
             for start in range(0, len(data), _PIECE):
                 self._write_piece(message, data[start : start + _PIECE])
         except LinkError:
@@ -166,6 +171,8 @@ class VisaSession:
 
     def _read_line(self, message: str, deadline: float) -> str:
         data = self._read_socket(message, deadline) if self._socket is not None else self._read_visa(message, deadline)
+        if self.options.watcher is not None:
+            self.options.watcher.received(len(data))
         return data.decode("ascii", errors="backslashreplace").strip()
 
     def _read_socket(self, message: str, deadline: float) -> bytes:

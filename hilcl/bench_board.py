@@ -19,6 +19,7 @@ from hilcl.errors import BoardError, HilclError, InputError, MeasurementError
 from hilcl.events import Event, EventLog, events_of
 from hilcl.network import Network
 from hilcl.plausibility import Plausibility
+from hilcl.strand import forked, own_strand
 from hilcl.uninterrupted import uninterrupted
 
 
@@ -300,8 +301,11 @@ class BenchBoard(SafeExit):
         """Run jobs of independent links in parallel; the first error is raised after all have ended."""
         if len(jobs) < 2:
             return [job() for job in jobs]
-        pending = [self._links.submit(job) for job in jobs]
+        strands = [forked(job) for job in jobs]
+        pending = [self._links.submit(work) for _, work in strands]
         failures = [failure for failure in (each.exception() for each in pending) if failure is not None]
+        for strand, _ in strands:
+            own_strand().join(strand)
         if failures:
             raise failures[0]
         return [each.result() for each in pending]

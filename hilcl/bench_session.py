@@ -30,6 +30,7 @@ from hilcl.drivers.smu import Smu, SmuSettings
 from hilcl.drivers.smu_voltmeter import SmuVoltmeter
 from hilcl.drivers.visa_session import LinkOptions
 from hilcl.errors import BoardError, ExperimentError, InputError
+from hilcl.link_watcher import LinkWatcher
 from hilcl.pot_bank_section import BankInstrument
 from hilcl.preparation import Preparation
 
@@ -41,14 +42,15 @@ FLOAT_AVERAGES = 10
 class Surroundings:
     """What differs where the instruments are not those of the file's resources.
 
-    ``resources`` replace the file's by instrument, ``devices`` are handed over open, ``settle``
-    replaces the wait, ``patience`` seconds are added to every time-out, ``calibrate`` False leaves floating channels
-    uncorrected and takes readings as they come, to find out what is wrong with a bench, and ``on_close`` is called
-    last.
+    ``resources`` replace the file's by instrument, ``devices`` are handed over open, ``watchers`` are told of the
+    messages of instruments, ``settle`` replaces the wait, ``patience`` seconds are added to every time-out,
+    ``calibrate`` False leaves floating channels uncorrected and takes readings as they come, to find out what is wrong
+    with a bench, and ``on_close`` is called last.
     """
 
     resources: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
+    watchers: Mapping[str, LinkWatcher] = field(default_factory=dict)
     settle: Callable[[], None] | None = None
     patience: float = 0.0
     calibrate: bool = True
@@ -168,6 +170,7 @@ class _Devices:
             timeout=instrument.timeout + self._there.patience,
             open_timeout=instrument.timeout + self._there.patience,
             baud_rate=instrument.baud,
+            watcher=self._there.watchers.get(name),
         )
         if isinstance(instrument, ScannerInstrument):
             settings = ScannerSettings(instrument.range, instrument.nplc, instrument.delay, instrument.autozero)
@@ -199,6 +202,7 @@ class _Devices:
             turnaround=instrument.turnaround + self._there.patience,
             boot_time=instrument.boot_time,
             watchdog=instrument.watchdog,
+            watcher=self._there.watchers.get(name),
         )
         board = PotBoard(name, resource, options)
         try:

@@ -320,6 +320,8 @@ class SimulationSection(Section):
     meters: SimulatedMeters = Field(default_factory=SimulatedMeters)
     sources: SimulatedSources = Field(default_factory=SimulatedSources)
     time_scale: Number = Field(default=0.0, ge=0, le=10)
+    round_trip: Seconds = Field(default=0.0, ge=0, le=10)
+    line_frequency: Literal[50, 60] = 60
     pot_board: Literal["python", "firmware"] = "python"
     miswired: SimulatedMiswiring = Field(default_factory=SimulatedMiswiring)
     faults: FaultsSection = Field(default_factory=FaultsSection)

@@ -125,9 +125,11 @@ def open_emulated(
     ``bench`` is served already, or made here; it ends when the board is closed.
     """
     emulated = bench or EmulatedBench(preparation).start()
+    emulated.clock.follow()
     surroundings = Surroundings(
         resources=emulated.resources,
         devices=emulated.devices,
+        watchers=emulated.links,
         settle=emulated.settle,
         patience=EMULATED_PATIENCE,
         calibrate=calibrate,

@@ -41,17 +41,21 @@ from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
 from hilcl.sim_backend.emulation.port import Applied, Port
 from hilcl.sim_backend.emulation.pot_banks import emulated_bank
 from hilcl.sim_backend.emulation.potboard import AdcModel, EmulatedPotBoard, PotModel, SourceModel, SwitchedPort
-from hilcl.sim_backend.emulation.potboard_wire import PotBoardServer
-from hilcl.sim_backend.emulation.server import Faults, RunningServer, serve
+from hilcl.sim_backend.emulation.potboard_wire import BreakingFaults, NoWireFaults, PotBoardServer, WireFaults
+from hilcl.sim_backend.emulation.server import Faults, NoFaults, RunningServer, serve
 from hilcl.sim_backend.emulation.smu_2400 import Smu2400
 from hilcl.sim_backend.emulation.smu_2450 import Smu2450
 from hilcl.sim_backend.emulation.smu_2600b import Smu2600B
 from hilcl.sim_backend.emulation.smu_2600b_channel import MODELS as SERIES_2600B
 from hilcl.sim_backend.emulation.smu_b2900 import SmuB2900
+from hilcl.sim_backend.emulation.timed_link import TimedBreakableWire, TimedLine, TimedLink, TimedWire
 from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
 
 ADC_BITS = 32
 """Resolution of a pot board's ADC where the file names none: far finer than any real one."""
+
+BITS_PER_BYTE = 10
+"""Of a serial line: a start bit, eight, and a stop bit."""
 
 DEFAULT_MODELS = {
     "keithley2400": "2400",
@@ -127,9 +131,20 @@ class EmulatedBench:
             failed.callback(self._folder.close)
             self._build()
             failed.pop_all()
+        self.links = self._timed_links()
+        """What watches the messages of each instrument with a wire, for the program that uses the bench."""
         self._laid = self._lay_faults(plan)
         self._running: RunningServer | None = None
         self._board_servers: dict[str, PotBoardServer | FirmwareServer] = {}
+
+    def _timed_links(self) -> dict[str, TimedLink]:
+        each_way = self._section.round_trip / 2
+        links = {name: TimedLink(self.clock, delay=each_way) for name in self.instruments}
+        for name in self.boards:
+            instrument = self._bench.instruments[name]
+            if isinstance(instrument, PotBoardInstrument):
+                links[name] = TimedLink(self.clock, per_byte=BITS_PER_BYTE / instrument.baud)
+        return links
 
     def _lay_faults(self, plan: FaultPlan | None) -> BenchFaults | None:
         section = self._section.faults
@@ -162,13 +177,19 @@ class EmulatedBench:
         try:
             for name, board in self.boards.items():
                 tcp = wanted.get(name)
+                faults: WireFaults = NoWireFaults()
+                if self._laid is not None and name in self._laid.boards:
+                    faults = self._laid.boards[name]
+                kind = TimedBreakableWire if isinstance(faults, BreakingFaults) else TimedWire
+                wire = kind(self.links[name], faults)
                 if isinstance(board, FirmwareBoard):
-                    self._board_servers[name] = FirmwareServer(board, tcp=tcp)
+                    self._board_servers[name] = FirmwareServer(board, tcp=tcp, faults=wire)
                 else:
-                    wire = None if self._laid is None else self._laid.boards[name]
                     self._board_servers[name] = PotBoardServer(board, tcp=tcp, faults=wire)
             lines: dict[str, Faults] = {} if self._laid is None else dict(self._laid.lines)
-            self._running = serve(self.instruments, wanted, lines | self._faults)
+            lines |= self._faults
+            timed = {name: TimedLine(self.links[name], lines.get(name, NoFaults())) for name in self.instruments}
+            self._running = serve(self.instruments, wanted, timed)
         except BoardError:
             self.close()
             raise
@@ -360,18 +381,23 @@ class EmulatedBench:
             else:
                 ports.append(self._nowhere())
         serial = instrument.serial or str(4_000_001 + index)
-        seed = self._section.seed
+        settings: dict[str, Any] = {
+            "model": model,
+            "serial": serial,
+            "seed": self._section.seed,
+            "line_frequency": self._section.line_frequency,
+        }
         match instrument.driver:
             case "keithley2400":
-                return Smu2400(ports[0], self.clock, model=model, serial=serial, seed=seed)
+                return Smu2400(ports[0], self.clock, **settings)
             case "keithley2450":
-                return Smu2450(ports[0], self.clock, model=model, serial=serial, seed=seed)
+                return Smu2450(ports[0], self.clock, **settings)
             case "keithley2600b":
                 count = 1 if model[2:4] in {"01", "11", "35"} else 2
-                return Smu2600B(tuple(ports[:count]), self.clock, model=model, serial=serial, seed=seed)
+                return Smu2600B(tuple(ports[:count]), self.clock, **settings)
             case _:
                 count = 1 if model[3:5] in {"01", "11"} else 2
-                return SmuB2900(tuple(ports[:count]), self.clock, model=model, serial=serial, seed=seed)
+                return SmuB2900(tuple(ports[:count]), self.clock, **settings)
 
     def _scanner(self, name: str, instrument: ScannerInstrument, index: int) -> EmulatedInstrument:
         model = _model(name, instrument)
@@ -379,11 +405,11 @@ class EmulatedBench:
         ports = {
             int(channel): self._meter_port(name, channel, node) for channel, node in self._wiring.meters[name].items()
         }
-        seed = self._section.seed
+        seed, mains = self._section.seed, self._section.line_frequency
         try:
             if instrument.driver == "daq6510":
-                return Daq6510(ports, self.clock, serial=serial, seed=seed)
-            return Dmm34970A(ports, self.clock, model=model, serial=serial, seed=seed)
+                return Daq6510(ports, self.clock, serial=serial, line_frequency=mains, seed=seed)
+            return Dmm34970A(ports, self.clock, model=model, serial=serial, line_frequency=mains, seed=seed)
         except ValueError as error:
             raise ExperimentError(f"bench.wiring.meters.{name}: {error}: wire another one") from error
 

@@ -1,7 +1,10 @@
 """How an emulated instrument touches the circuit: what it applies to a node, and what it sees there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,4 +54,8 @@ class Clock(Protocol):
 
     def spend(self, seconds: float) -> None:
         """Let emulated time pass (integration, settling, relays); blocks ``seconds`` times the bench's time scale."""
+        ...
+
+    def aside(self, work: Callable[[], T]) -> tuple[T, float]:
+        """Do ``work`` and return its result and the seconds it takes, which do not pass here: they run in parallel."""
         ...

@@ -148,7 +148,7 @@ class Smu2600B:
         self._sweeping: set[int] = set()
         self._sweep_seen = False
         self._made_buffers = 0
-        self._timer = self._clock.now()
+        self._timer = self._overlapped = self._clock.now()
         self._lua = TspInterpreter(
             on_error=lambda error: self._queue(error.code, error.message),
             precision=self._precision,
@@ -374,7 +374,7 @@ class Smu2600B:
         lua.define("timer", self._timer_object())
         lua.define("delay", self._delay)
         lua.define("opc", lambda: self._common("*OPC"))
-        lua.define("waitcomplete", lambda *_: self._finish_sweep())
+        lua.define("waitcomplete", lambda *_: self._wait_complete())
         lua.define("reset", lambda *_: self.reset())
         lua.define("printbuffer", self._printbuffer)
         lua.define("printnumber", self._printnumber)
@@ -404,6 +404,8 @@ class Smu2600B:
         measure.parts.update(filter=filter_, rel=rel)
         for name in ("v", "i", "r", "p", "iv"):
             measure.functions[name] = self._touching(lambda *given, name=name: smu.measure(name, _buffers(given)))
+            overlapped = partial(self._measure_overlapped, smu, name)
+            measure.functions[f"overlapped{name}"] = self._touching(overlapped)
         whole.functions.update(
             {
                 "reset": self._touching(smu.reset),
@@ -423,6 +425,18 @@ class Smu2600B:
             trigger=self._smu_trigger(index),
         )
         return whole
+
+    def _measure_overlapped(self, smu: Channel, quantities: str, *given: Any) -> None:
+        """Measure into buffers while the script goes on (section 7, smuX.measure.overlappedY())."""
+        buffers = _buffers(given)
+        if len(buffers) != len(quantities):
+            raise TspError(-109, "Missing parameter")
+        _, seconds = self._clock.aside(lambda: smu.measure(quantities, buffers))
+        self._overlapped = max(self._overlapped, self._clock.now() + seconds)
+
+    def _wait_complete(self) -> None:
+        self._finish_sweep()
+        self._clock.spend(max(0.0, self._overlapped - self._clock.now()))
 
     def _getter(self, smu: Channel, path: str) -> Callable[[], Any]:
         return self._touching(lambda: smu.values[path])

@@ -277,11 +277,18 @@ class SmuB2900(ScpiInstrument):
                 raise ScpiError(-223)
             if "BUS" in {state["meter_trigger"], state["meter_arm"]}:
                 raise ScpiError(-214)
-            self._smus[channel].wait(state["source_delay"] + state["meter_delay"])
-            points = state["meter_arm_count"] * state["meter_count"]
-            self.samples[channel] = [self._sample(channel) for _ in range(points)]
-            if state["off_auto"]:
+        # Channels listed together measure at the same time.
+        taken = [self._clock.aside(partial(self._points, channel)) for channel in channels]
+        self._clock.spend(max((seconds for _, seconds in taken), default=0.0))
+        for channel, (samples, _) in zip(channels, taken, strict=True):
+            self.samples[channel] = samples
+            if self.state[channel]["off_auto"]:
                 self._switch(channel, False)
+
+    def _points(self, channel: int) -> list[Sample]:
+        state = self.state[channel]
+        self._smus[channel].wait(state["source_delay"] + state["meter_delay"])
+        return [self._sample(channel) for _ in range(state["meter_arm_count"] * state["meter_count"])]
 
     def _listed(self, request: Request) -> tuple[int, ...]:
         given = request.take(0, 1)

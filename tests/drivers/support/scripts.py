@@ -146,6 +146,10 @@ def k2600b_setup(channel: str) -> list[Hear]:
                 f"{smu}.measure.autozero = 2",
                 f"{smu}.measure.filter.enable = 0",
                 f"{smu}.measure.count = 1",
+                f"{smu}.nvbuffer1.clear()",
+                f"{smu}.nvbuffer2.clear()",
+                f"{smu}.nvbuffer1.appendmode = 0",
+                f"{smu}.nvbuffer2.appendmode = 0",
                 f"{smu}.sense = 0",
             ]
         ),

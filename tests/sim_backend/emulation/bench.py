@@ -1,9 +1,11 @@
 """The smallest bench: a node behind a resistor, and a clock that only counts."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 from hilcl.sim_backend.emulation.port import OPEN, Applied, Seen
+
+T = TypeVar("T")
 
 
 class Node:
@@ -43,6 +45,12 @@ class ManualClock:
     def spend(self, seconds: float) -> None:
         assert seconds >= 0
         self.seconds += seconds
+
+    def aside(self, work: Callable[[], T]) -> tuple[T, float]:
+        before = self.seconds
+        result = work()
+        seconds, self.seconds = self.seconds - before, before
+        return result, seconds
 
 
 def divider() -> Node:

@@ -1,7 +1,8 @@
 """The emulated pot board: what it does on the wire, without a wire, and on a pseudo-terminal and a socket."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from hilcl.sim_backend.emulation.potboard import (
 )
 from hilcl.sim_backend.emulation.potboard_wire import PotBoardServer
 
+T = TypeVar("T")
+
 
 class Terminal:
     def __init__(self) -> None:
@@ -45,6 +48,12 @@ class CountingClock:
 
     def spend(self, seconds: float) -> None:
         self.seconds += seconds
+
+    def aside(self, work: Callable[[], T]) -> tuple[T, float]:
+        before = self.seconds
+        result = work()
+        seconds, self.seconds = self.seconds - before, before
+        return result, seconds
 
 
 class Bench:

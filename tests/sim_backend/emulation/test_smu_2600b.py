@@ -242,3 +242,24 @@ def test_a_loaded_script_that_fails_is_an_error_of_the_queue(line: str) -> None:
     assert error(instrument) == -286
     assert error(instrument) == 0
     assert values(ask(instrument, "print(1)")) == [1.0]
+
+
+def test_overlapped_measurements_run_at_the_same_time() -> None:
+    clock = ManualClock()
+    instrument = Smu2600B((divider(), divider()), clock, line_frequency=50)
+    tell(instrument, ["smua.measure.nplc = 1 smub.measure.nplc = 2 smua.source.output = 1 smub.source.output = 1"])
+    begun = clock.now()
+    tell(instrument, ["smua.measure.overlappediv(smua.nvbuffer1, smua.nvbuffer2)"])
+    tell(instrument, ["smub.measure.overlappediv(smub.nvbuffer1, smub.nvbuffer2)"])
+    assert clock.now() == begun
+    tell(instrument, ["waitcomplete()"])
+    assert clock.now() - begun == pytest.approx(0.04)
+    tell(instrument, ["waitcomplete()"])
+    assert clock.now() - begun == pytest.approx(0.04)
+    assert values(ask(instrument, "print(smua.nvbuffer2.readings[1], smub.nvbuffer1.n)"))[1] == 1
+
+
+def test_an_overlapped_measurement_needs_its_buffers() -> None:
+    instrument = Smu2600B((divider(), divider()), ManualClock())
+    instrument.handle("smua.measure.overlappediv(smua.nvbuffer1)")
+    assert error(instrument) == -109

@@ -141,3 +141,16 @@ def test_every_model_starts(name: str) -> None:
     assert ask(instrument, "*IDN?").split(",")[1] == name
     with pytest.raises(ValueError, match="channels"):
         SmuB2900((), ManualClock(), model=name)
+
+
+def test_channels_read_together_integrate_at_the_same_time() -> None:
+    clock = ManualClock()
+    instrument = SmuB2900((divider(), divider()), clock, line_frequency=50)
+    tell(
+        instrument, [":SENS1:VOLT:NPLC 1;:SENS2:VOLT:NPLC 2;:SENS1:CURR:NPLC 1;:SENS2:CURR:NPLC 2;:OUTP1 ON;:OUTP2 ON"]
+    )
+    begun = clock.now()
+    ask(instrument, ":READ? (@1,2)")
+    assert clock.now() - begun == pytest.approx(0.04)
+    ask(instrument, ":READ? (@1)")
+    assert clock.now() - begun == pytest.approx(0.06)
