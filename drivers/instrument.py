@@ -163,6 +163,10 @@ class VisaInstrument(Generic[M_co]):
         """Let the owner thread do ``work``, which may call any method of the driver, and return its future."""
         return self._owner.submit(work)
 
+    def run(self, work: Callable[[], T]) -> T:
+        """Let the owner thread do ``work``, which may call any method of the driver, and wait for it."""
+        return self._run(work)
+
     def exchange(self, commands: list[str], questions: list[str], timeout: float = 0.0) -> list[str]:
         """Send one message of commands and questions and return the answers; ``timeout`` seconds come on top.
 

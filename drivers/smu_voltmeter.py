@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from hilcl.devices import VoltReadings
+from hilcl.devices import SourceReadings, VoltReadings
 from hilcl.drivers.smu import Smu
 from hilcl.errors import InputError, MeasurementError
 
@@ -48,13 +48,22 @@ class SmuVoltmeter:
         ``volts_u`` combines the scatter of the mean with the resolution; a single reading has no scatter to tell.
         Raises MeasurementError for a reading in compliance.
         """
+        return self.read_both(averages)[1]
+
+    @property
+    def bank(self) -> Smu:
+        """The SMU, whose other channels are read in the same measurements."""
+        return self.smu
+
+    def read_both(self, averages: int = 1) -> tuple[SourceReadings, VoltReadings]:
+        """Return the readings of all channels of the SMU, currents of the first measurement, and those of ``read``."""
         check_averages(self.smu.name, averages)
-        return self.smu.submit(lambda: self._read(averages)).result()
+        return self.smu.run(lambda: self._read(averages))
 
     def start_read(self, averages: int = 1) -> "Future[VoltReadings]":
         """Start ``read`` in the SMU's owner thread."""
         check_averages(self.smu.name, averages)
-        return self.smu.submit(lambda: self._read(averages))
+        return self.smu.submit(lambda: self._read(averages)[1])
 
     def make_safe(self) -> None:
         """Make the SMU safe."""
@@ -64,25 +73,28 @@ class SmuVoltmeter:
         """Close the SMU."""
         self.smu.close()
 
-    def _read(self, averages: int) -> VoltReadings:
-        rows = []
+    def _read(self, averages: int) -> tuple[SourceReadings, VoltReadings]:
+        rows, taken = [], []
         for _ in range(averages):
             readings = self.smu.read()
-            limited = [
+            at_limit = [
                 name for name, index in zip(self._channels, self._indices, strict=True) if readings.in_compliance[index]
             ]
-            if limited:
+            if at_limit:
                 raise MeasurementError(
-                    f"{self.smu.name} channel {limited[0]} is in compliance, so its reading is none: raise its "
+                    f"{self.smu.name} channel {at_limit[0]} is in compliance, so its reading is none: raise its "
                     "limits or check "
                     "what drives its node"
                 )
+            taken.append(readings)
             rows.append(readings.volts[self._indices])
         ranges = [
             channel.floating_range if channel.mode == "float" else channel.volts_range
             for channel in (self.smu.channel(name) for name in self._channels)
         ]
-        return averaged(np.array(rows), self.smu.model.resolution * np.array(ranges))
+        limited = np.any([readings.in_compliance for readings in taken], axis=0)
+        sourced = SourceReadings(taken[0].volts, taken[0].amperes, limited)
+        return sourced, averaged(np.array(rows), self.smu.model.resolution * np.array(ranges))
 
 
 def averaged(

@@ -14,11 +14,12 @@ from hilcl.arrays import BoolArray, FloatArray, IntArray, frozen, per_edge, samp
 from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_from_responses
 from hilcl.clamp_watch import ClampWatch
 from hilcl.device_range import DeviceRange
-from hilcl.devices import Device, RheostatBank, SourceBank, SourceReadings, Voltmeter, VoltReadings
+from hilcl.devices import Device, JointVoltmeter, RheostatBank, SourceBank, SourceReadings, Voltmeter, VoltReadings
 from hilcl.errors import BoardError, HilclError, InputError, MeasurementError
 from hilcl.events import Event, EventLog, events_of
 from hilcl.network import Network
 from hilcl.plausibility import Plausibility
+from hilcl.settling import Settling
 from hilcl.strand import forked, own_strand
 from hilcl.uninterrupted import uninterrupted
 
@@ -62,12 +63,13 @@ class BenchBoard(SafeExit):
     """Implements ``hilcl.board.Board`` with rheostat banks, source banks and voltmeters.
 
     ``device_range`` needs a table: codes are what is written. ``settle`` is called after every change of the drives
-    and returns once the board has settled. Independent links work in parallel. A reading that is none (in compliance,
-    no number, scattered, or unless ``plausible`` is off impossible for resistors) is discarded, and the sample driven,
-    settled and read again up to ``retries`` times; what still is in compliance is marked in the response and never
-    used, anything else raises MeasurementError. Pots that can be read are read back with every response. What was done
-    again is told by ``take_events``. ``identities`` name the instruments for the records, ``notes`` are for the person
-    at the bench; ``on_close`` are called last, whatever happened before.
+    with the seconds that ``settling`` gives for the conductances, and returns when they are over. Independent links
+    work in parallel. A reading that is none (in compliance, no number, scattered, or unless ``plausible`` is off
+    impossible for resistors) is discarded, and the sample driven, settled and read again up to ``retries`` times; what
+    still is in compliance is marked in the response and never used, anything else raises MeasurementError. Pots that
+    can be read are read back with every response. What was done again is told by ``take_events``. ``identities`` name
+    the instruments for the records, ``notes`` are for the person at the bench; ``on_close`` are called last, whatever
+    happened before.
 
     Raises InputError where a node or edge is wired twice or a terminal or edge not at all.
     """
@@ -79,7 +81,8 @@ class BenchBoard(SafeExit):
         wiring: Wiring,
         conductances: npt.ArrayLike,
         *,
-        settle: Callable[[], None],
+        settle: Callable[[float], None],
+        settling: Settling = lambda _: 0.0,
         averages: int = 1,
         retries: int = 2,
         limits: BenchLimits | None = None,
@@ -93,7 +96,8 @@ class BenchBoard(SafeExit):
         self._device_range = device_range.for_edges(network.n_edges)
         if not self._device_range.is_discrete:
             raise InputError("a bench needs a device range with a table: what is written to a pot is a code")
-        self._wiring, self._settle, self._averages, self._retries = wiring, settle, averages, retries
+        self._wiring, self._averages, self._retries = wiring, averages, retries
+        self._settle, self._settling, self._settling_seconds = settle, settling, 0.0
         self._limits = limits or BenchLimits()
         self.identities, self.notes = dict(identities or {}), tuple(notes)
         self._memory, self._on_close = memory, tuple(on_close)
@@ -144,6 +148,7 @@ class BenchBoard(SafeExit):
             self._written.append(np.where(wired >= 0, codes[wired], bank.code_counts // 2))
         self._write_codes()
         self._conductances = frozen(projection.conductances)
+        self._settling_seconds = self._settling(self._conductances)
         return self._conductances
 
     def read_codes(self) -> IntArray:
@@ -194,7 +199,7 @@ class BenchBoard(SafeExit):
         for sample, drive in enumerate(wanted):
             for attempt in range(1 + self._retries):
                 self._drive(drive)
-                self._settle()
+                self._settle(self._settling_seconds)
                 self._gather_events()
                 doubt: str | None = None
                 try:
@@ -326,6 +331,37 @@ class BenchBoard(SafeExit):
 
         self._at_once([partial(bank.drive, volts(nodes)) for bank, nodes in self._wiring.sources])
 
+    def _measure(self) -> tuple[list[SourceReadings], list[VoltReadings]]:
+        """Read all sources and all meters, all links at once and no channel twice."""
+        sources, meters = self._wiring.sources, self._wiring.meters
+        of_sources: dict[int, SourceReadings] = {}
+        of_meters: dict[int, VoltReadings] = {}
+        banks = {id(bank): index for index, (bank, _) in enumerate(sources)}
+
+        def source(index: int) -> None:
+            of_sources[index] = sources[index][0].read()
+
+        def meter(index: int) -> None:
+            of_meters[index] = meters[index][0].read(self._averages)
+
+        def both(index: int, joint: JointVoltmeter) -> None:
+            of_sources[banks[id(joint.bank)]], of_meters[index] = joint.read_both(self._averages)
+
+        jobs: list[Callable[[], None]] = []
+        told: set[int] = set()
+        for index, (device, _) in enumerate(meters):
+            if isinstance(device, JointVoltmeter) and (bank := banks.get(id(device.bank))) is not None:
+                told.add(bank)
+                jobs.append(partial(both, index, device))
+            else:
+                jobs.append(partial(meter, index))
+        # A source that watches its relay is read after the meters: what it sees then held while they read.
+        late = [index for index, (bank, _) in enumerate(sources) if getattr(bank, "read_last", False)]
+        early = [index for index in range(len(sources)) if index not in late and index not in told]
+        self._at_once([*(partial(source, index) for index in early), *jobs])
+        self._at_once([partial(source, index) for index in late])
+        return [of_sources[index] for index in range(len(sources))], [of_meters[index] for index in range(len(meters))]
+
     def _read(
         self,
         sample: int,
@@ -338,15 +374,7 @@ class BenchBoard(SafeExit):
 
         Return which terminals are in compliance (T,), and what makes these readings none, None where nothing does.
         """
-        sources, meters = self._wiring.sources, self._wiring.meters
-        # A source that watches its relay is read after the meters: what it sees then held while they read.
-        late = {index for index, (bank, _) in enumerate(sources) if getattr(bank, "read_last", False)}
-        first = [bank.read for index, (bank, _) in enumerate(sources) if index not in late]
-        early = self._at_once([*first, *(partial(meter.read, self._averages) for meter, _ in meters)])
-        watching = self._at_once([sources[index][0].read for index in sorted(late)])
-        of_sources = dict(zip(sorted(set(range(len(sources))) - late), early, strict=False))
-        of_sources |= dict(zip(sorted(late), watching, strict=True))
-        answers = [*(of_sources[index] for index in range(len(sources))), *early[len(first) :]]
+        of_sources, of_meters = self._measure()
         terminals = self._network.terminals.tolist()
         limited = np.zeros(len(terminals), dtype=np.bool_)
         sourced = np.full(self._network.n_nodes, np.nan)
@@ -354,16 +382,14 @@ class BenchBoard(SafeExit):
         for node in self._wiring.grounded:
             potentials[sample, node], potentials_u[sample, node] = 0.0, 0.0
         # A source's own reading stands in where its node has no meter; a meter's reading takes its place.
-        for (_, nodes), answer in zip(sources, answers[: len(sources)], strict=True):
-            readings: SourceReadings = answer
+        for (_, nodes), readings in zip(self._wiring.sources, of_sources, strict=True):
             for channel, node in enumerate(nodes):
                 if node >= 0:
                     terminal = terminals.index(node)
                     currents[sample, terminal] = readings.amperes[channel]
                     limited[terminal] = readings.in_compliance[channel]
                     potentials[sample, node] = sourced[node] = readings.volts[channel]
-        for (_, nodes), answer in zip(meters, answers[len(sources) :], strict=True):
-            volts: VoltReadings = answer
+        for (_, nodes), volts in zip(self._wiring.meters, of_meters, strict=True):
             doubt = doubt or self._doubts.scattered(nodes, volts.volts_u)
             for channel, node in enumerate(nodes):
                 if node >= 0:

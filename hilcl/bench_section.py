@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hilcl.file_values import LARGEST, Node, Number, Section, Switch, Whole
 from hilcl.pot_bank_section import BankInstrument, IioInstrument
+from hilcl.settle_section import SettleSection, settle_section
 from hilcl.units import Amperes, Seconds, Volts, to_si
 
 SmuDriver = Literal["keithley2400", "keithley2450", "keithley2600b", "keysight-b2900"]
@@ -165,7 +166,9 @@ class BenchSection(Section):
 
     instruments: dict[str, Instrument]
     wiring: WiringSection
-    settle: Seconds = Field(default=1e-3, ge=0, le=60)
+    settle: Annotated[SettleSection, BeforeValidator(settle_section)] = Field(
+        default_factory=lambda: SettleSection.model_construct(seconds=1e-3)
+    )
     averages: Whole = Field(default=1, ge=1, le=65_535)
     retries: Whole = Field(default=2, ge=0, le=10)
     visa: str = "@py"

@@ -33,6 +33,7 @@ from hilcl.errors import BoardError, ExperimentError, InputError
 from hilcl.link_watcher import LinkWatcher
 from hilcl.pot_bank_section import BankInstrument
 from hilcl.preparation import Preparation
+from hilcl.settling import settling_of
 
 FLOAT_AVERAGES = 10
 """Readings that the offset current of a floating channel is the mean of."""
@@ -43,7 +44,7 @@ class Surroundings:
     """What differs where the instruments are not those of the file's resources.
 
     ``resources`` replace the file's by instrument, ``devices`` are handed over open, ``watchers`` are told of the
-    messages of instruments, ``settle`` replaces the wait, ``patience`` seconds are added to every time-out,
+    messages of instruments, ``settle`` waits some seconds, ``patience`` seconds are added to every time-out,
     ``calibrate`` False leaves floating channels uncorrected and takes readings as they come, to find out what is wrong
     with a bench, and ``on_close`` is called last.
     """
@@ -51,7 +52,7 @@ class Surroundings:
     resources: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
     watchers: Mapping[str, LinkWatcher] = field(default_factory=dict)
-    settle: Callable[[], None] | None = None
+    settle: Callable[[float], None] = time.sleep
     patience: float = 0.0
     calibrate: bool = True
     plausible: bool = True
@@ -77,17 +78,18 @@ def open_bench(preparation: Preparation, surroundings: Surroundings | None = Non
                 "--backend sim"
             )
         check_ratings(preparation)
+        settling = settling_of(experiment.bench.settle, preparation.network)
         devices = _Devices(preparation, experiment.bench, wiring, there, failed)
         identities = {name: device.identity for name, device in devices.opened.items()}
         if there.accept is not None:
             there.accept(identities)
-        pause = experiment.bench.settle
         board = BenchBoard(
             preparation.network,
             preparation.device_range,
             devices.wired(),
             preparation.initial,
-            settle=there.settle or (lambda: time.sleep(pause)),
+            settle=there.settle,
+            settling=settling,
             averages=experiment.bench.averages,
             retries=experiment.bench.retries,
             limits=bench_limits(preparation),

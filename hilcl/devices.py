@@ -99,3 +99,17 @@ class Voltmeter(Device, Protocol):
     def read(self, averages: int = 1) -> VoltReadings:
         """Read every channel, the mean of ``averages`` readings each."""
         ...
+
+
+@runtime_checkable
+class JointVoltmeter(Voltmeter, Protocol):
+    """A Voltmeter whose channels are those of a source bank, so that one measurement tells what both read."""
+
+    @property
+    def bank(self) -> SourceBank:
+        """The source bank it is a part of."""
+        ...
+
+    def read_both(self, averages: int = 1) -> tuple[SourceReadings, VoltReadings]:
+        """Return what the bank's ``read`` and this ``read`` would, from the same measurements."""
+        ...

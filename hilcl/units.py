@@ -19,6 +19,7 @@ EXAMPLES = {
     "kelvin": "15 K",
     "1/kelvin": "700 ppm/K",
     "second": "10 min",
+    "farad": "100 pF",
     "siemens/volt**2": "1e-4 S/V²",
     "volt**2": "1e-6 V²",
     "": "20 %",

@@ -48,14 +48,11 @@ from hilcl.sim_backend.emulation.smu_2450 import Smu2450
 from hilcl.sim_backend.emulation.smu_2600b import Smu2600B
 from hilcl.sim_backend.emulation.smu_2600b_channel import MODELS as SERIES_2600B
 from hilcl.sim_backend.emulation.smu_b2900 import SmuB2900
-from hilcl.sim_backend.emulation.timed_link import TimedBreakableWire, TimedLine, TimedLink, TimedWire
+from hilcl.sim_backend.emulation.timed_link import BITS_PER_BYTE, TimedBreakableWire, TimedLine, TimedLink, TimedWire
 from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
 
 ADC_BITS = 32
 """Resolution of a pot board's ADC where the file names none: far finer than any real one."""
-
-BITS_PER_BYTE = 10
-"""Of a serial line: a start bit, eight, and a stop bit."""
 
 DEFAULT_MODELS = {
     "keithley2400": "2400",
@@ -240,9 +237,9 @@ class EmulatedBench:
         """What the edges really have, (M,) in siemens."""
         return self._pots.conductances(self._table[np.arange(len(self._codes)), self._codes], self._codes)
 
-    def settle(self) -> None:
-        """Let the time pass that the file gives the board to settle."""
-        self.clock.spend(self._bench.settle)
+    def settle(self, seconds: float) -> None:
+        """Let the time pass that the board has to settle."""
+        self.clock.spend(seconds)
 
     def snapshot(self) -> BoardSnapshot:
         """Return the state of the noise of every wire, as JSON values; ``{}`` without noise."""

@@ -33,6 +33,9 @@ READING_OVERRANGE = 1.055
 OFF_FRACTION = 0.005
 """Compliance in the NORMal and GUARd output-off states, of the present range (section 18, :OUTPut:SMODe)."""
 
+AUTO_DELAY = 0.001
+"""Seconds of the automatic source delay."""
+
 READING_OVERHEAD = 0.012
 """Seconds a reading takes besides integrating, from about 80 readings/s at 0.01 NPLC over SCPI."""
 
@@ -340,7 +343,7 @@ class Smu2400(ScpiInstrument):
 
     def _read(self) -> Sample:
         state = self.state[1]
-        delay = 0.001 if state["delay_auto"] else state["delay"]
+        delay = AUTO_DELAY if state["delay_auto"] else state["delay"]
         self._smu.wait(state["trigger_delay"] + delay)
         count = state["filter_count"] if state["filter"] and state["filter_type"] == "REP" else 1
         seconds = READING_OVERHEAD + self.nplc / state["line_frequency"]

@@ -4,6 +4,9 @@ from hilcl.sim_backend.emulation.bench_clock import BenchClock
 from hilcl.sim_backend.emulation.potboard_wire import BreakingFaults, WireControl, WireFaults
 from hilcl.sim_backend.emulation.server import Delivery, Faults, Line, LineFaults
 
+BITS_PER_BYTE = 10
+"""Of a serial line: a start bit, eight, and a stop bit."""
+
 
 class TimedLink:
     """One link. ``delay`` seconds pass each way, and ``per_byte`` for each byte.

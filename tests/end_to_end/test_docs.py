@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hilcl.experiment import Experiment
+from hilcl.settle_section import SettleSection
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,6 +61,12 @@ def test_shown_simulation_section_is_valid() -> None:
     assert section.seed == shown["simulation"]["seed"]
     assert section.pots.stuck == {5: 0}
     assert section.sources.compliance == pytest.approx(0.01)
+
+
+def test_shown_settle_section_is_valid() -> None:
+    (shown,) = (text for text in blocks(ROOT / "docs" / "bench.md", "toml") if "[bench.settle]" in text)
+    section = SettleSection.model_validate(tomllib.loads(shown)["bench"]["settle"])
+    assert section.capacitance == pytest.approx(150e-12)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

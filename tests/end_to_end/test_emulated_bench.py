@@ -113,7 +113,7 @@ def wired(
             meters=meters,
         )
         start = POT.conductances()[64]
-        board = BenchBoard(network, DeviceRange.of_pots(POT), wiring, start, settle=lambda: None)
+        board = BenchBoard(network, DeviceRange.of_pots(POT), wiring, start, settle=lambda _: None)
         with board:
             yield board, [instruments[f"smu{index}"] for index in range(len(sources))]
 
@@ -179,7 +179,7 @@ def test_a_pot_board_on_a_serial_port_takes_the_simulators_codes() -> None:
         ]
         wiring = Wiring(pots=[(pots, list(range(32)))], sources=sources, meters=[(pots.meter(), nodes)])
         start = POT.conductances()[64]
-        with BenchBoard(TORUS, DeviceRange.of_pots(POT), wiring, start, settle=lambda: None) as board:
+        with BenchBoard(TORUS, DeviceRange.of_pots(POT), wiring, start, settle=lambda _: None) as board:
             assert codes_of(board, task, rule, 20) == expected
             np.testing.assert_array_equal(pots.read(), expected[-1])
             np.testing.assert_array_equal(emulated.codes, expected[-1])

@@ -119,7 +119,7 @@ def bench_of(network: Network, log: list[str] | None = None, *, limit: float = 1
         meters=[(Meter(circuit, network.floating.tolist(), log), network.floating.tolist())],
     )
     start = POT.conductances()[64]
-    return BenchBoard(network, DeviceRange.of_pots(POT), wiring, start, settle=lambda: None, **options)  # type: ignore[arg-type]
+    return BenchBoard(network, DeviceRange.of_pots(POT), wiring, start, settle=lambda _: None, **options)  # type: ignore[arg-type]
 
 
 def codes_of(board: Board, task: Task, rule: ContrastiveLearning, epochs: int) -> list[list[int]]:
@@ -237,7 +237,7 @@ def test_a_hidden_node_without_a_meter_is_named_when_training() -> None:
         sources=[(Source(circuit, [0, 2], log), [0, 2])],
         meters=[(Meter(circuit, [2], log), [2])],
     )
-    bench = BenchBoard(network, DeviceRange.of_pots(POT), wiring, 1e-5, settle=lambda: None)
+    bench = BenchBoard(network, DeviceRange.of_pots(POT), wiring, 1e-5, settle=lambda _: None)
     with bench, pytest.raises(MeasurementError, match=r"node 1 has no meter, so edges \[0, 1\] cannot be trained"):
         next(train(bench, Task([[1.0]], [[1.0]]), ContrastiveLearning(1e-6), 1))
 
@@ -254,7 +254,7 @@ def test_a_grounded_terminal_must_be_driven_with_zero() -> None:
         meters=[(Meter(circuit, [2], log), [2])],
         grounded=[1],
     )
-    with BenchBoard(network, DeviceRange.of_pots(POT), wiring, 1e-5, settle=lambda: None) as bench:
+    with BenchBoard(network, DeviceRange.of_pots(POT), wiring, 1e-5, settle=lambda _: None) as bench:
         assert bench.respond([[1.0, 0.0, np.nan]]).potentials[0, 2] == pytest.approx(0.5)
         with pytest.raises(InputError, match=r"node 1 is wired to 0 V, but the data drive it with 0\.5 V"):
             bench.respond([[1.0, 0.5, np.nan]])
@@ -287,9 +287,75 @@ def test_wrong_wiring_is_refused(change: dict[str, list[int]], message: str) -> 
         meters=[(Meter(circuit, [2] * len(wired["meters"]), log), wired["meters"])],
     )
     with pytest.raises(InputError, match=message):
-        BenchBoard(network, DeviceRange.of_pots(POT), wiring, 1e-5, settle=lambda: None)
+        BenchBoard(network, DeviceRange.of_pots(POT), wiring, 1e-5, settle=lambda _: None)
 
 
 def test_continuous_devices_cannot_be_written() -> None:
     with pytest.raises(InputError, match="needs a device range with a table"):
-        BenchBoard(Network.crossbar(1, 1), DeviceRange(1e-6, 1e-3), Wiring([], [], []), 1e-5, settle=lambda: None)
+        BenchBoard(Network.crossbar(1, 1), DeviceRange(1e-6, 1e-3), Wiring([], [], []), 1e-5, settle=lambda _: None)
+
+
+class SourceMeter(Source):
+    """Source channels of which some only read their node."""
+
+    def __init__(self, circuit: EmulatedCircuit, nodes: Sequence[int], log: list[str]) -> None:
+        super().__init__(circuit, nodes, log)
+        self.reads = 0
+
+    def read(self) -> SourceReadings:
+        self.reads += 1
+        return super().read()
+
+
+class PartOfSource(Meter):
+    """The reading channels of a SourceMeter as a voltmeter of their own."""
+
+    def __init__(self, bank: SourceMeter, channels: Sequence[int], log: list[str]) -> None:
+        self.bank, self.indices, self.log = bank, list(channels), log
+        self.ports = [bank.ports[index] for index in channels]
+
+    def read_both(self, averages: int = 1) -> tuple[SourceReadings, VoltReadings]:
+        readings = self.bank.read()
+        return readings, VoltReadings(readings.volts[self.indices], np.zeros(len(self.indices)))
+
+
+def test_channels_that_source_and_channels_that_read_are_measured_once() -> None:
+    network, log = Network(3, [[0, 1], [1, 2]], [0, 2], []), list[str]()
+    codes = np.full(2, 64)
+    circuit = EmulatedCircuit(Network(3, network.edges, [0, 2], [1]), POT.conductances()[codes])
+    both = SourceMeter(circuit, [0, 1], log)
+    wiring = Wiring(
+        pots=[(Pots(circuit, codes, [0, 1], log), [0, 1])],
+        sources=[(both, [0, -1]), (Source(circuit, [2], log), [2])],
+        meters=[(PartOfSource(both, [1], log), [1])],
+    )
+    with BenchBoard(network, DeviceRange.of_pots(POT), wiring, 1e-5, settle=lambda _: None) as bench:
+        response = bench.respond([[1.0, 0.0], [0.5, 0.25]])
+        np.testing.assert_allclose(response.potentials, [[1.0, 0.5, 0.0], [0.5, 0.375, 0.25]], atol=1e-12)
+        np.testing.assert_allclose(response.currents.sum(axis=1), 0.0, atol=1e-15)
+    assert both.reads == 2
+
+
+def test_the_wait_follows_the_conductances() -> None:
+    network = Network(3, [[0, 1], [1, 2]], [0, 2], [1])
+    codes, log = np.full(2, 64), list[str]()
+    circuit = EmulatedCircuit(network, POT.conductances()[codes])
+    wiring = Wiring(
+        pots=[(Pots(circuit, codes, [0, 1], log), [0, 1])],
+        sources=[(Source(circuit, [node], log), [node]) for node in (0, 2, 1)],
+        meters=[(Meter(circuit, [1], log), [1])],
+    )
+    waited: list[float] = []
+    with BenchBoard(
+        network,
+        DeviceRange.of_pots(POT),
+        wiring,
+        POT.conductances()[10],
+        settle=waited.append,
+        settling=lambda conductances: 1e-10 / float(conductances.sum()),
+    ) as bench:
+        bench.respond([[1.0, 0.0, np.nan]])
+        bench.program(np.full(2, POT.conductances()[100]))
+        bench.respond([[1.0, 0.0, np.nan], [1.0, 0.0, 0.5]])
+    tenth, hundredth = (0.5e-10 / float(POT.conductances()[code]) for code in (10, 100))
+    assert waited == pytest.approx([tenth, hundredth, hundredth], rel=1e-12)

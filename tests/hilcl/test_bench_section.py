@@ -44,7 +44,7 @@ def test_quantities_become_si_and_the_rest_has_its_default() -> None:
     assert clamp.compliance == pytest.approx(50e-6)
     assert (clamp.limit_volts, clamp.nplc, clamp.four_wire) == (0.5, 0.1, True)
     assert (pots.baud, pots.watchdog, pots.serial) == (115_200, 2.0, None)
-    assert (bench.settle, bench.averages, bench.retries, bench.visa) == (0.25, 8, 2, "@py")
+    assert (bench.settle.seconds, bench.averages, bench.retries, bench.visa) == (0.25, 8, 2, "@py")
 
 
 @pytest.mark.parametrize(("given_value", "seconds"), [('"off"', None), ('"500 ms"', 0.5), ('"2 s"', 2.0)])
@@ -107,6 +107,13 @@ def test_pots_that_make_no_sense_are_refused(pots: str) -> None:
         ("averages = 1", "averages = 1.5", "bench.averages"),
         ("averages = 1", 'settle = "-1 ms"', "bench.settle"),
         ("averages = 1", "settle = 1", "bench.settle"),
+        ("averages = 1", 'settle = "61 s"', "bench.settle"),
+        ("averages = 1", "settle = {}", "bench.settle"),
+        ("averages = 1", 'settle = { seconds = "1 ms", capacitance = "1 pF" }', "bench.settle"),
+        ("averages = 1", 'settle = { capacitance = "0 F" }', "bench.settle.capacitance"),
+        ("averages = 1", 'settle = { capacitance = ["1 pF", "1 V"] }', "bench.settle.capacitance"),
+        ("averages = 1", 'settle = { capacitance = "1 pF", accuracy = 1 }', "bench.settle.accuracy"),
+        ("averages = 1", 'settle = { capacitances = "1 pF" }', "bench.settle.capacitances"),
         ("averages = 1", "retries = 11", "bench.retries"),
         (CLAMP, 'compliance = "0 A"\n\n[bench.wiring]', "bench.instruments.clamp.compliance"),
         (CLAMP, 'compliance = "10 mV"\n\n[bench.wiring]', "bench.instruments.clamp.compliance"),

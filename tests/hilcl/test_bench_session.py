@@ -168,7 +168,7 @@ def test_an_output_switched_on_by_a_failing_start_is_off_again() -> None:
     with served(DIVIDER_BENCH) as (bench, there):
         seen: list[bool] = []
 
-        def settle() -> None:
+        def settle(_: float) -> None:
             seen.append(not outputs_off(bench))
             raise BoardError("the lights go out")
 

@@ -57,7 +57,7 @@ def test_the_guides_board_trains_on_its_own() -> None:
             meters=[(pots.meter(), list(range(9)))],
         )
         task = Task(file["task"]["inputs_volts"], file["task"]["targets_volts"])
-        with BenchBoard(network, DeviceRange.of_pots(pot), wires, start, settle=lambda: None, averages=4) as board:
+        with BenchBoard(network, DeviceRange.of_pots(pot), wires, start, settle=lambda _: None, averages=4) as board:
             losses = [step.loss for step in train(board, task, ContrastiveLearning(4e-6), 30)]
     assert losses[0] > 0.02
     assert losses[-1] < 1e-4

@@ -92,7 +92,7 @@ def bench(
             sources=[(IdealSources(circuit), network.terminals.tolist())],
             meters=[(pots.meter(), list(range(network.n_nodes)))],
         )
-        with BenchBoard(network, DeviceRange.of_pots(pot), wiring, start, settle=lambda: None) as board:
+        with BenchBoard(network, DeviceRange.of_pots(pot), wiring, start, settle=lambda _: None) as board:
             yield board, firmware, pots, clock
 
 
