@@ -177,10 +177,7 @@ class BenchBoard(SafeExit):
         Raises MeasurementError where a reading stays none, and BoardError where pots do not keep their codes.
         """
         wanted = samples_by("drives", drives, len(self._network.terminals), InputError)
-        if np.isinf(wanted).any() or np.nanmax(np.abs(wanted), initial=0.0) > self._limits.volts:
-            raise InputError(f"a drive is beyond the limit of {self._limits.volts:g} V: nothing was driven")
-        for drive in wanted:
-            self._refuse_driven_ground(drive)
+        self._check_drives(wanted)
         lost: str | None = None
         for _ in range(1 + self._retries):
             response = self._respond(wanted)
@@ -190,6 +187,38 @@ class BenchBoard(SafeExit):
             self._events.note(lost, "wrote all codes and measured again")
             self._write_codes()
         raise BoardError(f"{lost}, again and again: check the supply of the pots")
+
+    def step_response(self, before: npt.ArrayLike, after: npt.ArrayLike, seconds: float) -> FloatArray:
+        """Settle at drives (T,) ``before``, then return the potentials (N,) ``seconds`` later than drives ``after``.
+
+        With negative ``seconds``, those before. Readings are not compared with what resistors can give. Raises what
+        ``respond`` raises.
+        """
+        rest, step = samples_by("drives", np.array([before, after]), len(self._network.terminals), InputError)
+        self._check_drives(np.array([rest, step]))
+        self._drive(rest)
+        self._settle(self._settling_seconds)
+        if seconds >= 0:
+            self._drive(step)
+            self._settle(seconds)
+        of_sources, of_meters = self._measure()
+        potentials = np.full(self._network.n_nodes, np.nan)
+        for (_, nodes), sourced in zip(self._wiring.sources, of_sources, strict=True):
+            for channel, node in enumerate(nodes):
+                if node >= 0 and sourced.in_compliance[channel]:
+                    raise MeasurementError(f"the source at {self._network.name(node)} reported its limit")
+                if node >= 0:
+                    potentials[node] = sourced.volts[channel]
+        for (_, nodes), read in zip(self._wiring.meters, of_meters, strict=True):
+            for channel, node in enumerate(nodes):
+                if node >= 0:
+                    potentials[node] = read.volts[channel]
+        return potentials
+
+    def settle_for(self, seconds: float) -> None:
+        """Wait so long from now on, whatever the conductances."""
+        self._settling = lambda _: seconds
+        self._settling_seconds = seconds
 
     def _respond(self, wanted: FloatArray) -> Response:
         shape = (len(wanted), self._network.n_nodes)
@@ -314,6 +343,13 @@ class BenchBoard(SafeExit):
         if failures:
             raise failures[0]
         return [each.result() for each in pending]
+
+    def _check_drives(self, wanted: FloatArray) -> None:
+        """Raise InputError for drives (S, T) that must not be driven."""
+        if np.isinf(wanted).any() or np.nanmax(np.abs(wanted), initial=0.0) > self._limits.volts:
+            raise InputError(f"a drive is beyond the limit of {self._limits.volts:g} V: nothing was driven")
+        for drive in wanted:
+            self._refuse_driven_ground(drive)
 
     def _refuse_driven_ground(self, drive: FloatArray) -> None:
         for node in self._wiring.grounded:

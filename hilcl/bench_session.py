@@ -33,7 +33,7 @@ from hilcl.errors import BoardError, ExperimentError, InputError
 from hilcl.link_watcher import LinkWatcher
 from hilcl.pot_bank_section import BankInstrument
 from hilcl.preparation import Preparation
-from hilcl.settling import settling_of
+from hilcl.settling import measured_settling, settling_of
 
 FLOAT_AVERAGES = 10
 """Readings that the offset current of a floating channel is the mean of."""
@@ -103,6 +103,8 @@ def open_bench(preparation: Preparation, surroundings: Surroundings | None = Non
     try:
         if there.calibrate:
             calibrate_floating(board, devices.floating())
+            if experiment.bench.settle.measured:
+                measure_settling(board, preparation)
     except BaseException:
         board.close()
         raise
@@ -121,6 +123,27 @@ def calibrate_floating(board: BenchBoard, smus: Sequence[tuple[Smu, Sequence[int
     board.respond(np.concatenate([np.zeros(len(inputs)), np.full(len(network.outputs), np.nan)])[None, :])
     for smu, nodes in smus:
         smu.calibrate_float(FLOAT_AVERAGES, np.array([0.0 if node in inputs else np.nan for node in nodes]))
+
+
+def measure_settling(board: BenchBoard, preparation: Preparation) -> None:
+    """Watch the board settle at its least conductances, and wait as long from now on, whatever is learnt.
+
+    Time constants fall where conductances rise. The inputs step from 0 V to those of the sample with the largest, the
+    outputs float; the board is left with the conductances it had.
+    """
+    bench = preparation.experiment.bench
+    if bench is None:
+        return
+    inputs = preparation.data.train.inputs
+    largest = inputs[int(np.abs(inputs).max(axis=1).argmax())]
+    floating = np.full(len(board.network.outputs), np.nan)
+    before, after = np.concatenate([0.0 * largest, floating]), np.concatenate([largest, floating])
+    start = board.conductances
+    board.program(board.device_range.g_min)
+    seconds = measured_settling(lambda wait: board.step_response(before, after, wait), bench.settle.accuracy)
+    board.program(start)
+    board.settle_for(bench.settle.sources + seconds)
+    board.notes = (*board.notes, f"the board settles in {seconds * 1e3:.3g} ms, measured at its least conductances")
 
 
 class _Devices:

@@ -15,6 +15,7 @@ from hilcl.faults_section import FaultsSection
 from hilcl.file_values import LARGEST, Count, Node, Number, Section, StepSize, Switch, Whole
 from hilcl.units import (
     Amperes,
+    Farads,
     Kelvins,
     Ohms,
     PerKelvin,
@@ -320,6 +321,7 @@ class SimulationSection(Section):
     meters: SimulatedMeters = Field(default_factory=SimulatedMeters)
     sources: SimulatedSources = Field(default_factory=SimulatedSources)
     time_scale: Number = Field(default=0.0, ge=0, le=10)
+    capacitance: Farads = Field(default=0.0, ge=0, le=1)
     round_trip: Seconds = Field(default=0.0, ge=0, le=10)
     line_frequency: Literal[50, 60] = 60
     pot_board: Literal["python", "firmware"] = "python"

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hilcl.file_values import Section
+from hilcl.file_values import Section, Switch
 from hilcl.units import Seconds, Share, to_si
 
 LONGEST = 60.0
@@ -24,18 +24,20 @@ class SettleSection(Section):
     """How long is waited after every change of the drives: ``seconds``, or what ``capacitance`` (farads) needs.
 
     ``capacitance`` of each node to ground, one for all or a list; ``accuracy`` is what may be left of the largest
-    change of a node's potential; ``sources`` seconds come on top, for the sources themselves.
+    change of a node's potential; ``sources`` seconds come on top, for the sources themselves. ``measured``: the board
+    is watched settling when it is opened.
     """
 
     seconds: Seconds | None = Field(default=None, ge=0, le=LONGEST)
     capacitance: Annotated[float | list[float] | None, BeforeValidator(_farads)] = None
     accuracy: Share = Field(default=1e-5, gt=0, lt=1)
     sources: Seconds = Field(default=0.0, ge=0, le=LONGEST)
+    measured: Switch = False
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if (self.seconds is None) == (self.capacitance is None):
-            raise ValueError('needs either a time, settle = "1 ms", or the capacitance it is computed from')
+        if (self.seconds is not None) + (self.capacitance is not None) + self.measured != 1:
+            raise ValueError('needs either a time, settle = "1 ms", a capacitance, or measured = true')
         return self
 
 

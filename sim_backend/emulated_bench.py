@@ -49,6 +49,7 @@ from hilcl.sim_backend.emulation.smu_2600b import Smu2600B
 from hilcl.sim_backend.emulation.smu_2600b_channel import MODELS as SERIES_2600B
 from hilcl.sim_backend.emulation.smu_b2900 import SmuB2900
 from hilcl.sim_backend.emulation.timed_link import BITS_PER_BYTE, TimedBreakableWire, TimedLine, TimedLink, TimedWire
+from hilcl.sim_backend.emulation.transient import Transient
 from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
 
 ADC_BITS = 32
@@ -113,7 +114,11 @@ class EmulatedBench:
         self._writing = threading.Lock()
         self._shunt = 1.0 / self._defects.meters.input_resistance
         self._switched: dict[str, dict[int, SwitchedPort]] = {}
-        self.circuit = EmulatedCircuit(self._circuit_network(), self._circuit_conductances())
+        wired = self._circuit_network()
+        transient = None
+        if self._section.capacitance:
+            transient = Transient(wired, np.full(wired.n_nodes, self._section.capacitance), self.clock.now)
+        self.circuit = EmulatedCircuit(wired, self._circuit_conductances(), transient)
         for node in self._wiring.grounded:
             self.circuit.apply(node, Applied("voltage", 0.0))
         if self._shunt:

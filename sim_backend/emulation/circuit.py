@@ -9,6 +9,7 @@ from hilcl.errors import InputError
 from hilcl.network import Network
 from hilcl.sim_backend.basis import Basis, BasisSolver
 from hilcl.sim_backend.emulation.port import OPEN, Applied, Seen
+from hilcl.sim_backend.emulation.transient import Transient
 from hilcl.sim_backend.terminals import Sources, TerminalState, settle_sources
 
 
@@ -16,11 +17,12 @@ class EmulatedCircuit:
     """A board whose terminals are driven by any mixture of voltage sources, current sources and open ends.
 
     It is solved anew whenever a conductance or an applied quantity has changed and somebody looks. May be used from
-    several threads. A board that nothing drives lies at ground, as a real one does through its leakage.
+    several threads. A board that nothing drives lies at ground, as a real one does through its leakage. It settles at
+    once, unless ``transient`` says how it moves.
     """
 
-    def __init__(self, network: Network, conductances: FloatArray) -> None:
-        self.network = network
+    def __init__(self, network: Network, conductances: FloatArray, transient: Transient | None = None) -> None:
+        self.network, self._transient = network, transient
         self._lock = threading.RLock()
         self._solver = BasisSolver(network)
         self._applied = [OPEN] * len(network.terminals)
@@ -32,6 +34,7 @@ class EmulatedCircuit:
     def set_conductances(self, conductances: FloatArray) -> None:
         """Change the true conductances (M,) in siemens."""
         with self._lock:
+            self._leave()
             self._conductances = frozen(per_edge("conductances", conductances, self.network.n_edges, InputError))
             self._basis = self._state = None
 
@@ -46,8 +49,8 @@ class EmulatedCircuit:
 
     def potentials(self) -> FloatArray:
         """Return the true potentials (N,) in volts."""
-        potentials: FloatArray = self._settled().potentials[0]
-        return potentials
+        with self._lock:
+            return self._present(self._settled())
 
     def apply(self, node: int, applied: Applied) -> None:
         """Change what drives a terminal; InputError where the node is none."""
@@ -58,6 +61,7 @@ class EmulatedCircuit:
                     return
                 raise InputError(f"{self.network.name(node)} is neither input nor output, so no source may drive it")
             if self._applied[terminal] != applied:
+                self._leave()
                 self._applied[terminal] = applied
                 self._state = None
 
@@ -65,11 +69,24 @@ class EmulatedCircuit:
         """Return the true state at a node."""
         with self._lock:
             state = self._settled()
-            volts = float(state.potentials[0, node])
+            volts = float(self._present(state)[node])
             terminal = self._terminal_of.get(node)
             if terminal is None or self._applied[terminal].kind == "open":
                 return Seen(volts, 0.0, limited=False)
             return Seen(volts, float(state.currents[0, terminal]), bool(state.in_compliance[0, terminal]))
+
+    def _leave(self) -> None:
+        if self._transient is not None:
+            self._transient.leave(self._present(self._settled()))
+
+    def _present(self, state: TerminalState) -> FloatArray:
+        settled: FloatArray = state.potentials[0]
+        if self._transient is None:
+            return settled
+        held = np.zeros(self.network.n_nodes, dtype=np.bool_)
+        for terminal, node in enumerate(self.network.terminals.tolist()):
+            held[node] = self._applied[terminal].kind == "voltage" and not state.in_compliance[0, terminal]
+        return self._transient.potentials(settled, self._conductances, held)
 
     def _settled(self) -> TerminalState:
         with self._lock:

@@ -138,6 +138,8 @@ ROWS: list[Row] = [
     *lua("four_wire", "smub.sense", (True, "1", "1.00000e+00"), (False, "0", "0.00000e+00")),
     *lua("autozero", "smub.measure.autozero", ("auto", "2", "2.00000e+00"), ("once", "1", "1"), ("off", "0", "0")),
     *lua("average", "smub.measure.filter.enable", (False, "0", "0.00000e+00")),
+    *lua("append_amps", "smub.nvbuffer1.appendmode", (False, "0", "0.00000e+00")),
+    *lua("append_volts", "smub.nvbuffer2.appendmode", (False, "0", "0.00000e+00")),
     *lua("prompts", "localnode.prompts", (False, "0", "0.00000e+00")),
     *lua("shown_errors", "localnode.showerrors", (False, "0", "0.00000e+00")),
     *lua("precision", "format.asciiprecision", (16, "16", "1.60000e+01")),

@@ -110,6 +110,8 @@ def test_pots_that_make_no_sense_are_refused(pots: str) -> None:
         ("averages = 1", 'settle = "61 s"', "bench.settle"),
         ("averages = 1", "settle = {}", "bench.settle"),
         ("averages = 1", 'settle = { seconds = "1 ms", capacitance = "1 pF" }', "bench.settle"),
+        ("averages = 1", 'settle = { measured = true, seconds = "1 ms" }', "bench.settle"),
+        ("averages = 1", "settle = { measured = 1 }", "bench.settle.measured"),
         ("averages = 1", 'settle = { capacitance = "0 F" }', "bench.settle.capacitance"),
         ("averages = 1", 'settle = { capacitance = ["1 pF", "1 V"] }', "bench.settle.capacitance"),
         ("averages = 1", 'settle = { capacitance = "1 pF", accuracy = 1 }', "bench.settle.accuracy"),

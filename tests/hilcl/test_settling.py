@@ -10,9 +10,9 @@ from scipy.linalg import expm
 
 from hilcl import Network
 from hilcl.arrays import FloatArray
-from hilcl.errors import ExperimentError
+from hilcl.errors import ExperimentError, MeasurementError
 from hilcl.settle_section import SettleSection
-from hilcl.settling import settling_of, settling_time, time_constant
+from hilcl.settling import LADDER, measured_settling, settling_of, settling_time, time_constant
 
 GRID = Network.grid(3, 4, inputs=[0, 11], outputs=[3, 8])
 
@@ -84,3 +84,24 @@ def test_the_section_says_how() -> None:
     assert settling_of(each, GRID)(conductances) == pytest.approx(50e-6 + seconds, rel=1e-12)
     with pytest.raises(ExperimentError, match=r"capacitance lists 2 values, but the board has 12 nodes"):
         settling_of(SettleSection.model_validate({"capacitance": ["1 pF", "1 pF"]}), GRID)
+
+
+@given(st.floats(2e-5, 6e-3), st.integers(0, 1000), st.sampled_from([0.0, 1e-5]))
+def test_a_board_is_watched_until_its_readings_stay(tau: float, seed: int, noise: float) -> None:
+    generator = np.random.default_rng(seed)
+
+    def response(seconds: float) -> FloatArray:
+        left = 1.0 if seconds < 0 else math.exp(-seconds / tau)
+        return np.array([0.7 * (1 - left), math.nan, 0.0]) + noise * generator.uniform(-1, 1, 3)
+
+    seconds = measured_settling(response, 1e-3)
+    # Never shorter than what the readings need, and a little longer than what left them still.
+    assert math.exp(-seconds / tau) < 1e-3
+    assert seconds <= max(1.5 * 1.2 * tau * math.log(1e3), 1.5 * LADDER[-1])
+
+
+def test_a_board_that_does_not_come_to_rest_or_does_not_move_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match=r"the board still moves 0\.05 s after"):
+        measured_settling(lambda seconds: np.array([1 - math.exp(-max(seconds, 0) / 0.1)]), 1e-3)
+    with pytest.raises(MeasurementError, match="no reading changed with the drives"):
+        measured_settling(lambda _: np.array([0.3, math.nan]), 1e-3)
