@@ -215,6 +215,11 @@ class BenchBoard(SafeExit):
                     potentials[node] = read.volts[channel]
         return potentials
 
+    @property
+    def settling_seconds(self) -> float:
+        """Seconds that are waited after every change of the drives, at the present conductances."""
+        return self._settling_seconds
+
     def settle_for(self, seconds: float) -> None:
         """Wait so long from now on, whatever the conductances."""
         self._settling = lambda _: seconds

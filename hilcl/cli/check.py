@@ -121,7 +121,26 @@ def _preflight(preparation: "Preparation", board: "Board", volts: float) -> None
             f"the bench is not wired as {preparation.experiment.source} says: "
             f"{count} {'fault' if count == 1 else 'faults'} to correct first"
         )
+    _settle(preparation, board)
     click.echo("The bench is in order.")
+
+
+def _settle(preparation: "Preparation", board: "Board") -> None:
+    """Say how long the board is given to settle, measured now where the file wants that."""
+    from hilcl.bench_board import BenchBoard
+    from hilcl.bench_session import measure_settling
+    from hilcl.session import innermost
+
+    bench, section = innermost(board), preparation.experiment.bench
+    if section is None or not isinstance(bench, BenchBoard):
+        return
+    how = "as the file says"
+    if section.settle.measured:
+        measure_settling(bench, preparation)
+        how = "measured"
+    elif section.settle.capacitance is not None:
+        how = "computed for the start"
+    click.echo(f"Settling: {_duration(bench.settling_seconds)} after each change of the drives, {how}.")
 
 
 def names(preparation: "Preparation") -> "Names":

@@ -143,3 +143,25 @@ def test_as_a_command_of_its_own_it_ends_with_one_and_writes_nothing(tmp_path: P
     assert "board channel 1 reads hidden node 4" in found
     assert "Traceback" not in done.stderr
     assert listing(tmp_path) == {"bench.toml"}
+
+
+@pytest.mark.parametrize(
+    ("settle", "said"),
+    [
+        ('"3 ms"', "Settling: 3 ms after each change of the drives, as the file says."),
+        ('{ capacitance = "20 nF", accuracy = 1e-3 }', "after each change of the drives, computed for the start."),
+        ("{ measured = true, accuracy = 1e-3 }", "after each change of the drives, measured."),
+    ],
+)
+def test_a_check_says_how_long_the_board_is_given_to_settle(
+    settle: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = replaced(
+        (EXAMPLES / "bench16.toml").read_text(encoding="utf-8"),
+        ('settle = "1 ms"', f"settle = {settle}"),
+        ("[simulation]\n", '[simulation]\ncapacitance = "20 nF"\n'),
+    )
+    (tmp_path / "bench.toml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "bench.toml", "--backend", "emulated"]) == 0
+    assert said in capsys.readouterr().out
