@@ -314,8 +314,8 @@ class Smu(VisaInstrument[SmuModel], ABC):
 
     @property
     def read_last(self) -> bool:
-        """Whether its reading also tells if a relay opened, so that it should come after those of other meters."""
-        return self._relay is not None
+        """Whether its reading also tells if a relay is open now, so that it should come after those of other meters."""
+        return self._relay is not None and any(channel.mode == "float" for channel in self._channels)
 
     @property
     def powered_at_open(self) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ def critical_path(preparation: Preparation) -> float:
     """Return the seconds of one full-batch step where everything that can run in parallel does.
 
     The pots are written once. Each sample is driven twice, free and nudged; each time the sources are told (one round
-    trip), the board settles, and the slowest meter measures and answers (one round trip).
+    trip), the board settles, and the slowest meter measures and answers (one round trip). In the free phase an SMU
+    behind an open relay measures after that, to see that the relay was open.
 
     Raises ExperimentError without a [bench] section.
     """
@@ -37,12 +38,18 @@ def critical_path(preparation: Preparation) -> float:
         for name, edges in wiring.pots.items()
         if isinstance(instrument := bench.instruments[name], PotBoardInstrument)
     ]
+    watching = [
+        reads[name]
+        for name in wiring.sources
+        if isinstance(smu := bench.instruments[name], SmuInstrument) and smu.free_mode == "relay"
+    ]
     drive = (
         (trip if networked else 0.0)
         + settling_of(bench.settle, preparation.network)(preparation.initial)
         + max(reads.values(), default=0.0)
     )
-    return max(writes, default=0.0) + 2 * preparation.data.train.n_samples * drive
+    samples = preparation.data.train.n_samples
+    return max(writes, default=0.0) + samples * (2 * drive + max(watching, default=0.0))
 
 
 def wire_bytes(pots: int) -> int:

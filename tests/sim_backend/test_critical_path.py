@@ -14,7 +14,7 @@ from hilcl.session import open_emulated
 from hilcl.sim_backend.critical_path import critical_path, wire_bytes
 from hilcl.sim_backend.emulated_bench import EmulatedBench
 from hilcl.training import train
-from tests.bench_files import GRID_BENCH, prepared, replaced
+from tests.bench_files import DIVIDER_BENCH, GRID_BENCH, prepared, replaced
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TIMES = '[simulation]\nround_trip = "1 ms"\nline_frequency = 50\n'
@@ -48,6 +48,18 @@ ALL_KINDS = (
 )
 """A B2912A that sources at one node and reads another, a 2450, a 2400 and a 34970A with two channels."""
 
+RELAY = (
+    replaced(
+        DIVIDER_BENCH,
+        ("averages = 1", 'settle = "2 ms"'),
+        ('driver = "potboard"\n', 'driver = "potboard"\nbaud = 1000000\n'),
+        ('compliance = "10 mA"\n\n[bench.wiring]', 'compliance = "10 mA"\nfree_mode = "relay"\n\n[bench.wiring]'),
+        ("sources =", 'switches = { pots = { "0" = 1 } }\nsources ='),
+    )
+    + TIMES
+)
+"""The output is cut off from its SMU by a clamp switch of the pot board while it floats."""
+
 
 def step_seconds(preparation: Preparation, steps: int = 3) -> list[float]:
     """Return the emulated seconds of the steps after the first, which finds its outputs floating already."""
@@ -57,7 +69,7 @@ def step_seconds(preparation: Preparation, steps: int = 3) -> list[float]:
     return [end - begin for begin, end in pairwise(ends)]
 
 
-@pytest.mark.parametrize("text", [BENCH16, BENCH32, ALL_KINDS], ids=["bench16", "bench32", "all kinds"])
+@pytest.mark.parametrize("text", [BENCH16, BENCH32, ALL_KINDS, RELAY], ids=["bench16", "bench32", "all kinds", "relay"])
 def test_a_step_stays_near_the_critical_path(text: str) -> None:
     preparation = prepared(text)
     path, seconds = critical_path(preparation), step_seconds(preparation)
