@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from hilcl import errors
-from hilcl.errors import BoardError, HilclError, InputError
+from hilcl.errors import BoardError, HilclError, InputError, SweepError
 
 ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
 NAMES = {kind.__name__ for kind in ALL}
@@ -14,7 +14,7 @@ def test_every_exception_is_ours() -> None:
     assert {"ComplianceError", "MeasurementError", "SolverError"} <= NAMES
     for kind in ALL:
         assert issubclass(kind, HilclError)
-        assert kind is HilclError or issubclass(kind, InputError) != issubclass(kind, BoardError)
+        assert kind in {HilclError, SweepError} or issubclass(kind, InputError) != issubclass(kind, BoardError)
 
 
 @pytest.mark.parametrize("kind", ALL)
