@@ -12,7 +12,7 @@ from hilcl.drivers.firmware.wiring import Wiring
 from hilcl.errors import InputError
 
 SOURCES = ("protocol.c", "text.c", "pots.c", "bus.c", "avr.c")
-HEADERS = ("platform.h", "potboard.h", "wires.h", "bus.h")
+HEADERS = ("platform.h", "crc.h", "potboard.h", "wires.h", "bus.h")
 STACK = 256
 """Bytes kept free for the stack; the deepest path needs fewer."""
 

@@ -311,6 +311,8 @@ class EmulatedPotBoard:
             reply = self._execute(frame)
         except ProtocolError as error:
             reply = Refusal(error.status, error.detail)
+            if frame.kind == wire.Opcode.COMMIT:
+                self._staged = {}
         answer = wire.reply_frame(frame.kind, frame.seq, reply)
         if len(answer.payload) + OVERHEAD > self._limit:
             answer = wire.reply_frame(frame.kind, frame.seq, Refusal(Status.LENGTH))

@@ -31,18 +31,21 @@ static bool baud_on_trial, sending;
 #define USART_RX_vect USART0_RX_vect
 #endif
 
-ISR(USART_RX_vect)
+/* Put a received byte aside. */
+static inline void take_byte(uint8_t flags)
 {
-    if (UCSR0A & (1 << DOR0))
+    if (flags & (1 << DOR0))
         lost = true;
-    uint8_t byte = UDR0, after = (uint8_t)(head + 1);
-    if (after == tail) {
+    uint8_t byte = UDR0, at = head, next = (uint8_t)(at + 1);
+    if (next == tail) {
         lost = true;
     } else {
-        ring[head] = byte;
-        head = after;
+        ring[at] = byte;
+        head = next;
     }
 }
+
+ISR(USART_RX_vect) { take_byte(UCSR0A); }
 
 static uint16_t divisor(uint32_t rate) { return (uint16_t)((F_CPU / 8 + rate / 2) / rate - 1); }
 
@@ -55,15 +58,56 @@ static void serial_start(uint32_t rate)
     UCSR0B = 1 << RXCIE0 | 1 << RXEN0 | 1 << TXEN0;
 }
 
-void serial_send(uint8_t byte)
+/* What is streamed is taken by the interrupt from where it lies. */
+static const uint8_t *volatile stream;
+static volatile uint8_t stream_at, stream_end;
+
+#ifndef USART_UDRE_vect
+#define USART_UDRE_vect USART0_UDRE_vect
+#endif
+
+static inline void put_byte(uint8_t byte)
 {
-    while (!(UCSR0A & (1 << UDRE0)))
-        ;
+    UDR0 = byte;
+    UCSR0A = 1 << U2X0 | 1 << TXC0; /* the flag is cleared by a one */
+}
+
+ISR(USART_UDRE_vect)
+{
+    uint8_t at = stream_at;
+    put_byte(stream[at]);
+    at++;
+    stream_at = at;
+    if (at == stream_end)
+        UCSR0B &= (uint8_t)~(1 << UDRIE0);
+}
+
+void serial_stream(const uint8_t *bytes, uint8_t end)
+{
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
     {
-        UDR0 = byte;
-        UCSR0A = 1 << U2X0 | 1 << TXC0; /* the flag is cleared by a one */
+        stream = bytes;
+        stream_end = end;
+        if (stream_at != end) {
+            sending = true;
+            UCSR0B |= 1 << UDRIE0;
+        }
     }
+}
+
+void serial_flush(void)
+{
+    while (stream_at != stream_end)
+        ;
+    stream_at = stream_end = 0;
+}
+
+void serial_send(uint8_t byte)
+{
+    serial_flush();
+    while (!(UCSR0A & (1 << UDRE0)))
+        ;
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { put_byte(byte); }
     sending = true;
 }
 
@@ -84,6 +128,7 @@ uint32_t serial_baud_now(void) { return baud; }
 static void serve_baud(uint32_t now)
 {
     if (next_baud) {
+        serial_flush();
         while (sending && !(UCSR0A & (1 << TXC0)))
             ;
         sending = false;
@@ -113,7 +158,7 @@ uint32_t milliseconds(void)
     return now;
 }
 
-void wait_us(uint32_t microseconds)
+static void wait_us(uint32_t microseconds)
 {
     /* Four cycles a turn. */
     const uint8_t turns = F_CPU / 4000000UL;
@@ -123,28 +168,126 @@ void wait_us(uint32_t microseconds)
         _delay_loop_2((uint16_t)microseconds * turns);
 }
 
-/* ADC, sources, switches. */
+/* Timer 1 measures up to 32 ms of what passes meanwhile. */
 
-void adc_start(uint8_t channel)
+void settle_start(void)
 {
+    TCCR1B = 1 << CS11;
+    TCNT1 = 0;
+    TIFR1 = 1 << TOV1;
+}
+
+void settle_wait(uint32_t microseconds)
+{
+    uint16_t gone = TCNT1;
+    if (TIFR1 & (1 << TOV1))
+        gone = UINT16_MAX;
+    gone /= F_CPU / 8 / 1000000UL;
+    if (microseconds > gone)
+        wait_us(microseconds - gone);
+}
+
+/* ADC. The interrupt begins the next conversion first and then puts the last one's result aside. */
+
 #if ADCS
-    uint8_t mux = pgm_read_byte(&adc_wires[channel].mux);
-    ADMUX = (uint8_t)(ADC_REFERENCE | (mux & 7));
+
+#define READINGS 32 /* a power of two */
+
+static volatile uint16_t readings[READINGS];
+static volatile uint8_t readings_head, readings_tail;
+static volatile bool converting;
+static uint8_t channels_left;
+static uint16_t averages_left, averages_each;
+static const struct adc_wire *channel_next;
+
+static inline uint8_t after(uint8_t reading) { return (uint8_t)(reading + 1) & (READINGS - 1); }
+
+/* Begin what is due. False if nothing is. */
+static inline bool convert_next(void)
+{
+    uint16_t left = averages_left;
+    if (left == 0) {
+        const uint8_t channels = channels_left;
+        if (channels == 0)
+            return false;
+        const struct adc_wire *wire = channel_next;
+        const uint8_t mux = pgm_read_byte(&wire->mux);
+        ADMUX = (uint8_t)(ADC_REFERENCE | (mux & 7));
 #ifdef MUX5
-    ADCSRB = (uint8_t)(mux & 8 ? 1 << MUX5 : 0);
+        ADCSRB = (uint8_t)(mux & 8 ? 1 << MUX5 : 0);
 #endif
-    ADCSRA = 1 << ADEN | 1 << ADSC | ADC_PRESCALER;
-#else
-    (void)channel;
-#endif
+        channel_next = wire + 1;
+        channels_left = (uint8_t)(channels - 1);
+        left = averages_each;
+    }
+    ADCSRA = 1 << ADEN | 1 << ADSC | 1 << ADIE | ADC_PRESCALER;
+    averages_left = left - 1;
+    return true;
 }
 
-uint16_t adc_result(void)
+ISR(ADC_vect)
 {
-    while (ADCSRA & (1 << ADSC))
-        ;
-    return ADC;
+    /* Room is kept for the conversion that begins, so what has been taken is never lost. */
+    const uint8_t at = readings_head, next = after(at);
+    if (after(next) == readings_tail || !convert_next())
+        converting = false;
+    readings[at] = ADC;
+    readings_head = next;
 }
+
+void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
+{
+    adc_stop();
+    channel_next = adc_wires + first;
+    channels_left = count;
+    averages_each = averages;
+    averages_left = 0;
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { converting = convert_next(); }
+}
+
+uint16_t adc_next(void)
+{
+    const uint8_t at = readings_tail;
+    while (readings_head == at)
+        ;
+    const uint16_t code = readings[at];
+    readings_tail = after(at);
+    if (!converting) { /* it had to wait for room, or has done all */
+        ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { converting = convert_next(); }
+    }
+    return code;
+}
+
+void adc_stop(void)
+{
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
+    {
+        channels_left = 0;
+        averages_left = 0;
+    }
+    while (converting && (ADCSRA & (1 << ADSC)))
+        ;
+    ADCSRA = 1 << ADEN | 1 << ADIF | ADC_PRESCALER;
+    converting = false;
+    readings_head = readings_tail = 0;
+}
+
+#else
+
+void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
+{
+    (void)first;
+    (void)count;
+    (void)averages;
+}
+
+uint16_t adc_next(void) { return 0; }
+
+void adc_stop(void) {}
+
+#endif
+
+/* Sources, switches. */
 
 void source_set(uint8_t source, int64_t nanovolts)
 {
@@ -194,6 +337,43 @@ static void outputs_start(void)
 #endif
 }
 
+#define PATIENCE 200 /* turns of the loop below: at 16 MHz 0.1 ms, longer than a byte takes at 115 200 baud */
+
+static inline void receive_by_interrupt(bool on)
+{
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
+    {
+        if (on)
+            UCSR0B |= 1 << RXCIE0;
+        else
+            UCSR0B &= (uint8_t)~(1 << RXCIE0);
+    }
+}
+
+/* Bytes of a frame are taken straight from the receiver, which costs less than the interrupt does: at a megabaud that
+ * leaves time to work on what has come. The receiver holds two bytes meanwhile. */
+static void receive_frame(uint32_t now)
+{
+    receive_by_interrupt(false);
+    uint8_t patience = PATIENCE;
+    while (!lost && (uint8_t)ticks == (uint8_t)now) {
+        for (uint8_t flags; (flags = UCSR0A) & (1 << RXC0);)
+            take_byte(flags);
+        if (tail == head) {
+            if (--patience == 0)
+                break;
+            continue;
+        }
+        patience = PATIENCE;
+        uint8_t byte = ring[tail++];
+        if (byte == 0) /* what is done now may take long */
+            receive_by_interrupt(true);
+        if (!potboard_frame_byte(byte))
+            break;
+    }
+    receive_by_interrupt(true);
+}
+
 /* How often the board has started, counted in EEPROM from 1. */
 static uint16_t count_boots(void)
 {
@@ -216,11 +396,13 @@ int main(void)
     TCCR2B = 1 << CS22 | 1 << CS20;
     potboard_start(count_boots());
 #if ADCS
-    adc_start(0); /* the first conversion takes twice as long */
-    adc_result();
+    adc_begin(0, 1, 1); /* the first conversion takes twice as long */
+    sei();
+    adc_next();
 #endif
     serial_start(BAUD);
     set_sleep_mode(SLEEP_MODE_IDLE);
+    uint32_t served = 0;
     for (;;) {
         sei();
         if (lost) {
@@ -228,15 +410,21 @@ int main(void)
             potboard_lost();
         }
         uint32_t now = milliseconds();
-        for (uint8_t until; (until = head) != tail;) {
+        uint8_t until = head;
+        if (until != tail) {
             /* What lies in one piece, up to the ring's end. */
             uint8_t count = (uint8_t)(until > tail ? until - tail : -tail);
             potboard_bytes((const uint8_t *)ring + tail, count, now);
             tail = (uint8_t)(tail + count);
+            if (potboard_receiving())
+                receive_frame(now);
+            now = milliseconds();
         }
-        now = milliseconds();
-        potboard_tick(now);
-        serve_baud(now);
+        if (now != served || next_baud) {
+            served = now;
+            potboard_tick(now);
+            serve_baud(now);
+        }
         /* The instruction after sei still runs, so no byte can slip in before the sleep. */
         cli();
         if (tail == head && !lost) {

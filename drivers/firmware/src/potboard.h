@@ -63,21 +63,30 @@ struct source {
 
 void potboard_start(uint16_t boots);
 void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now);
+bool potboard_receiving(void); /* in the middle of a frame: the next byte takes little time, unless it is 0 */
+bool potboard_frame_byte(uint8_t byte); /* then, within a millisecond of the one before; whether it still is so */
 void potboard_lost(void); /* bytes were lost before the next one */
 void potboard_tick(uint32_t now);
 
 /* The board. */
 
-bool pot_write(uint16_t pot, uint16_t code, uint16_t held); /* held: where a counter stands, or UNKNOWN */
-uint16_t pot_read(uint16_t pot); /* UNKNOWN: the chip does not answer */
+/* Runs of pots of one group. They return for how many the chips answered: fewer than count if the next one did not.
+ * held: where counters stand, or UNKNOWN; it becomes what has been written. */
+uint8_t pots_write(uint16_t first, uint8_t count, const uint16_t *codes, uint16_t *held);
+uint8_t pots_read(uint16_t first, uint8_t count, uint16_t *codes);
 void pots_unlock(void);
-void adc_start(uint8_t channel);
-uint16_t adc_result(void); /* waits for it */
+/* Readings of channels one after the other, each so many times; they are taken beside whatever else is done. */
+void adc_begin(uint8_t first, uint8_t count, uint16_t averages);
+uint16_t adc_next(void); /* waits for it */
+void adc_stop(void); /* readings that nobody wants any more */
 void source_set(uint8_t source, int64_t nanovolts);
 void switch_set(uint8_t number, bool closed);
-void wait_us(uint32_t microseconds);
+void settle_start(void); /* now something has changed */
+void settle_wait(uint32_t microseconds); /* until so long after it */
 uint32_t milliseconds(void);
-void serial_send(uint8_t byte);
+void serial_send(uint8_t byte); /* waits until it can */
+void serial_stream(const uint8_t *bytes, uint8_t end); /* bytes up to end may go; end grows, until they are flushed */
+void serial_flush(void); /* waits until what was streamed has gone */
 bool serial_baud(uint32_t baud); /* whether it can; it changes once everything has been sent */
 uint32_t serial_baud_now(void);
 

@@ -9,9 +9,6 @@
 
 #define DIRECTION_US 3 /* from a new direction to the first count */
 
-/* What is seldom needed stays out of the functions that are called for every pot: they then save no registers. */
-#define NOINLINE __attribute__((noinline))
-
 static union {
     struct pot_wire wire;
     uint32_t words[3];
@@ -21,6 +18,15 @@ static uint8_t bus_index = UINT8_MAX;
 
 #define wire (pot_at.wire)
 
+static inline void look_up_bus(uint16_t pot)
+{
+    const uint8_t index = pgm_read_byte(&pot_wires[pot].group);
+    if (index != bus_index) {
+        bus_index = index;
+        memcpy_P(&bus, &pot_buses[index], sizeof bus);
+    }
+}
+
 static void look_up(uint16_t pot)
 {
     /* In fours: byte by byte this would take longer than the chip does. */
@@ -28,47 +34,101 @@ static void look_up(uint16_t pot)
     pot_at.words[0] = pgm_read_dword(from);
     pot_at.words[1] = pgm_read_dword(from + 1);
     pot_at.words[2] = pgm_read_dword(from + 2);
-    if (wire.group != bus_index) {
-        bus_index = wire.group;
-        memcpy_P(&bus, &pot_buses[bus_index], sizeof bus);
-    }
+    look_up_bus(pot);
 }
 
 #if USES_SPI
 
-/* Most pots take two bytes on SPI: these go the short way, from the tables to the bus without a copy, all but the first
- * one of a group. */
+/* Most pots take two bytes on SPI: these go the short way, from the tables to the bus without a copy. While one byte is
+ * clocked out, what comes next is looked up. */
 
 struct place {
-    uint16_t port;
+    volatile uint8_t *port;
     uint8_t mask;
 };
 
-static inline bool short_way(const struct pot_wire *at, struct place *place)
+static inline struct place place_of(const struct pot_wire *at)
 {
     uint32_t word = pgm_read_dword(at);
-    place->port = (uint16_t)word;
-    place->mask = (uint8_t)(word >> 16);
-    return (uint8_t)(word >> 24) == bus_index && bus.short_way;
+    return (struct place){(volatile uint8_t *)(uint16_t)word, (uint8_t)(word >> 16)};
 }
 
-static inline uint8_t exchange(uint8_t byte)
+static inline void spi_wait(void)
 {
-    SPDR = byte;
     while (!(SPSR & (1 << SPIF)))
         ;
-    return SPDR;
 }
 
-static inline uint16_t window(const struct place *place, uint8_t first, uint8_t second)
+static void write_short(const struct pot_wire *at, uint8_t count, const uint16_t *codes, uint16_t *held)
 {
-    volatile uint8_t *port = (volatile uint8_t *)place->port;
     SPCR = bus.spcr;
     SPSR = bus.spsr;
-    *port &= (uint8_t)~place->mask;
-    uint8_t high = exchange(first), low = exchange(second);
-    *port |= place->mask;
-    return (uint16_t)(high << 8 | low);
+    const uint8_t shift = bus.shift;
+    struct place place = place_of(at);
+    uint16_t base = pgm_read_word(&at->base[0]);
+    for (;;) {
+        const uint16_t plain = *codes++;
+        const uint16_t code = shift ? (uint16_t)(plain << shift) : plain;
+        *place.port &= (uint8_t)~place.mask;
+        SPDR = (uint8_t)(base | code >> 8);
+        uint8_t second = (uint8_t)(base >> 8 | code);
+        if (--count)
+            base = pgm_read_word(&(++at)->base[0]);
+        spi_wait();
+        SPDR = second;
+        *held++ = plain;
+        struct place next = place_of(at);
+        spi_wait();
+        *place.port |= place.mask;
+        if (!count)
+            return;
+        place = next;
+    }
+}
+
+/* Return how many answered. */
+static uint8_t read_short(const struct pot_wire *at, uint8_t count, uint16_t *codes)
+{
+    SPCR = bus.spcr;
+    SPSR = bus.spsr;
+    const uint8_t shift = bus.reply_shift;
+    const uint16_t mask = bus.mask;
+    const bool again = bus.read == READ_NEXT, error_bit = bus.error_bit;
+    struct place place = place_of(at);
+    uint16_t request = pgm_read_word(&at->request[0]);
+    for (uint8_t left = count;;) {
+        *place.port &= (uint8_t)~place.mask;
+        SPDR = (uint8_t)request;
+        uint8_t second = (uint8_t)(request >> 8);
+        if (--left)
+            request = pgm_read_word(&(++at)->request[0]);
+        spi_wait();
+        uint8_t high = SPDR;
+        SPDR = second;
+        struct place next = place_of(at);
+        spi_wait();
+        *place.port |= place.mask;
+        uint8_t low = SPDR;
+        if (again) {
+            *place.port &= (uint8_t)~place.mask;
+            SPDR = 0;
+            spi_wait();
+            high = SPDR;
+            SPDR = 0;
+            spi_wait();
+            *place.port |= place.mask;
+            low = SPDR;
+        }
+        uint16_t value = (uint16_t)(high << 8 | low);
+        if (error_bit && !(value & 0x200))
+            return (uint8_t)(count - left - 1);
+        if (shift)
+            value >>= shift;
+        *codes++ = value & mask;
+        if (!left)
+            return count;
+        place = next;
+    }
 }
 
 #endif
@@ -149,7 +209,7 @@ static void write_counter(uint16_t code, uint16_t held)
 
 #endif
 
-static NOINLINE bool write_long_way(uint16_t pot, uint16_t code, uint16_t held)
+static bool write_long_way(uint16_t pot, uint16_t code, uint16_t held)
 {
     look_up(pot);
 #if USES_COUNTERS
@@ -167,23 +227,25 @@ static NOINLINE bool write_long_way(uint16_t pot, uint16_t code, uint16_t held)
 #endif
 }
 
-bool pot_write(uint16_t pot, uint16_t code, uint16_t held)
+uint8_t pots_write(uint16_t first, uint8_t count, const uint16_t *codes, uint16_t *held)
 {
+    look_up_bus(first);
 #if USES_SPI
-    struct place place;
-    if (short_way(&pot_wires[pot], &place)) {
-        uint16_t base = pgm_read_word(&pot_wires[pot].base[0]);
-        if (bus.shift)
-            code = (uint16_t)(code << bus.shift);
-        window(&place, (uint8_t)(base | code >> 8), (uint8_t)(base >> 8 | code));
-        return true;
+    if (bus.short_way) {
+        write_short(&pot_wires[first], count, codes, held);
+        return count;
     }
 #endif
-    return write_long_way(pot, code, held);
+    for (uint8_t index = 0; index < count; index++) {
+        if (!write_long_way((uint16_t)(first + index), codes[index], held[index]))
+            return index;
+        held[index] = codes[index];
+    }
+    return count;
 }
 
 /* Return the last two bytes of a reply: no code lies before them. UNKNOWN if the chip did not answer. */
-static NOINLINE uint16_t ask_long_way(uint16_t pot)
+static uint16_t ask_long_way(uint16_t pot)
 {
     uint8_t reply[3] = {0, 0, 0};
     look_up(pot);
@@ -216,23 +278,19 @@ static NOINLINE uint16_t ask_long_way(uint16_t pot)
     return (uint16_t)(value >> wire.reply_shift) & bus.mask;
 }
 
-uint16_t pot_read(uint16_t pot)
+uint8_t pots_read(uint16_t first, uint8_t count, uint16_t *codes)
 {
+    look_up_bus(first);
 #if USES_SPI
-    struct place place;
-    if (short_way(&pot_wires[pot], &place)) {
-        uint16_t request = pgm_read_word(&pot_wires[pot].request[0]);
-        uint16_t value = window(&place, (uint8_t)request, (uint8_t)(request >> 8));
-        if (bus.read == READ_NEXT)
-            value = window(&place, 0, 0);
-        if (bus.error_bit && !(value & 0x200))
-            return UNKNOWN;
-        if (bus.reply_shift)
-            value >>= bus.reply_shift;
-        return value & bus.mask;
-    }
+    if (bus.short_way)
+        return read_short(&pot_wires[first], count, codes);
 #endif
-    return ask_long_way(pot);
+    for (uint8_t index = 0; index < count; index++) {
+        codes[index] = ask_long_way((uint16_t)(first + index));
+        if (codes[index] == UNKNOWN)
+            return index;
+    }
+    return count;
 }
 
 /* After power-on some chips take no wiper write, or store each one, until they are told. */

@@ -1,4 +1,5 @@
 /* Frames and requests. Every number that comes from the wire is checked before anything is done with it. */
+#include "crc.h"
 #include "potboard.h"
 #include "wiring.h"
 
@@ -57,12 +58,16 @@ static struct {
     uint16_t last; /* milliseconds; their lower half is enough */
 } in;
 
-/* The reply that goes out; it stays here to be repeated. */
+/* The reply that goes out, encoded as it grows; it stays here to be repeated. Bytes before `block`, whose length is not
+ * known yet, may be sent. */
 static struct {
-    uint8_t bytes[FRAME_LIMIT];
+    uint8_t bytes[FRAME_LIMIT + 2]; /* with the length of the first block, and the delimiter at the end */
     uint8_t length;
+    uint8_t block; /* where the length of the block belongs */
+    uint8_t status;
     uint16_t sum; /* the reply's own CRC so far */
     bool too_long;
+    bool streamed; /* may go while it grows */
     bool stored;
     uint8_t seq;
     uint16_t crc; /* of the request */
@@ -77,20 +82,45 @@ static uint32_t get32(const uint8_t *at) { return (uint32_t)get16(at) << 16 | ge
 
 static int64_t get64(const uint8_t *at) { return (int64_t)((uint64_t)get32(at) << 32 | get32(at + 4)); }
 
+/* A zero ends a block. */
+static NOINLINE void end_block(void)
+{
+    const uint8_t length = out.length;
+    out.bytes[out.block] = (uint8_t)(length - out.block);
+    out.block = length;
+    if (out.streamed)
+        serial_stream(out.bytes, length);
+}
+
+static inline void encode(uint8_t value)
+{
+    if (value == 0)
+        end_block();
+    else
+        out.bytes[out.length] = value;
+    out.length++;
+}
+
 static void put8(uint8_t value)
 {
-    if (out.length < FRAME_LIMIT - 2) {
-        out.bytes[out.length++] = value;
+    if (out.length < FRAME_LIMIT - 1) {
+        encode(value);
         out.sum = crc_update(out.sum, value);
     } else {
         out.too_long = true;
     }
 }
 
-static void put16(uint16_t value)
+static NOINLINE void put16(uint16_t value)
 {
-    put8((uint8_t)(value >> 8));
-    put8((uint8_t)value);
+    if (out.length >= FRAME_LIMIT - 2) {
+        put8((uint8_t)(value >> 8));
+        put8((uint8_t)value);
+        return;
+    }
+    encode((uint8_t)(value >> 8));
+    encode((uint8_t)value);
+    out.sum = crc_update(crc_update(out.sum, (uint8_t)(value >> 8)), (uint8_t)value);
 }
 
 static void put32(uint32_t value)
@@ -121,7 +151,7 @@ static void count_up(uint16_t *counter)
 
 /* Pots. */
 
-static void other_group_of(uint16_t pot)
+static NOINLINE void other_group_of(uint16_t pot)
 {
     for (uint8_t index = 0; index < POT_GROUPS; index++) {
         memcpy_P(&group, &pot_groups[index], sizeof group);
@@ -143,29 +173,6 @@ struct codes {
     const uint8_t *bytes;
 };
 
-/* Take codes out of a request into `to`, one place a pot, after all of them have been checked. */
-static uint8_t take_codes(const struct codes *set, uint16_t *to)
-{
-    if (set->first >= POTS)
-        return refuse(RANGE, set->first);
-    const uint8_t *at = set->bytes;
-    const uint16_t end = (uint16_t)(set->first + set->count);
-    for (uint16_t pot = set->first; pot < end; pot++) {
-        uint16_t code = *at++;
-        if (set->width == 2)
-            code = (uint16_t)(code << 8 | *at++);
-        if (pot >= POTS)
-            return refuse(RANGE, pot);
-        group_of(pot);
-        if (code > group.highest)
-            return refuse(RANGE, pot);
-        wanted[pot] = code;
-    }
-    if (to != wanted)
-        memcpy(to + set->first, wanted + set->first, set->count * sizeof *to);
-    return OK;
-}
-
 static inline uint16_t crc_code(uint16_t crc, uint16_t pot, uint16_t code)
 {
     crc = crc_update(crc, (uint8_t)(pot >> 8));
@@ -174,49 +181,143 @@ static inline uint16_t crc_code(uint16_t crc, uint16_t pot, uint16_t code)
     return crc_update(crc, (uint8_t)code);
 }
 
-/* What the last write_pots did. */
+/* Take codes out of a request into `to`, one place a pot, after all of them have been checked. */
+static uint8_t take_codes(const struct codes *set, uint16_t *to)
+{
+    const uint8_t *at = set->bytes;
+    const bool wide = set->width == 2;
+    uint16_t pot = set->first, left = set->count;
+    while (left) {
+        if (pot >= POTS)
+            return refuse(RANGE, pot);
+        group_of(pot);
+        const uint16_t highest = group.highest;
+        uint16_t here = (uint16_t)(group.first + group.count - pot); /* in the same group */
+        if (here > left)
+            here = left;
+        left = (uint16_t)(left - here);
+        uint16_t *place = wanted + pot;
+        pot = (uint16_t)(pot + here);
+        if (wide) {
+            for (; here; here--, at += 2) {
+                const uint16_t code = get16(at);
+                if (code > highest)
+                    return refuse(RANGE, (uint16_t)(pot - here));
+                *place++ = code;
+            }
+        } else {
+            const uint8_t most = highest > UINT8_MAX ? UINT8_MAX : (uint8_t)highest;
+            for (uint8_t few = (uint8_t)here; few; few--) {
+                const uint8_t code = *at++;
+                if (code > most)
+                    return refuse(RANGE, (uint16_t)(pot - few));
+                *place++ = code;
+            }
+        }
+    }
+    if (to != wanted)
+        memcpy(to + set->first, wanted + set->first, set->count * sizeof *to);
+    return OK;
+}
+
+static uint16_t crc_codes(uint16_t crc, const uint16_t *codes, uint16_t first, uint16_t length)
+{
+    for (uint16_t pot = first; length; pot++, codes++, length--)
+        if (*codes != UNKNOWN)
+            crc = crc_code(crc, pot, *codes);
+    return crc;
+}
+
+/* Codes of pots from first on that are written back to back. Where it has gaps, UNKNOWN ones are left out. */
+struct run {
+    const uint16_t *codes;
+    uint16_t first, length;
+    bool gaps;
+};
+
+#define CHUNK 16 /* pots that are read back at once */
+
+/* Cut what pots of one group can do at once off a run; the count is 0 when nothing is left. */
+struct piece {
+    const uint16_t *codes;
+    uint16_t first;
+    uint8_t count;
+};
+
+static inline struct piece cut_piece(struct run *left, uint8_t most)
+{
+    struct piece piece = {left->codes, left->first, 0};
+    uint16_t length = left->length;
+    if (left->gaps)
+        for (; length && *piece.codes == UNKNOWN; length--) {
+            piece.codes++;
+            piece.first++;
+        }
+    if (length == 0)
+        return piece;
+    group_of(piece.first);
+    uint16_t room = (uint16_t)(group.first + group.count - piece.first);
+    if (room > length)
+        room = length;
+    const uint8_t at_most = room > most ? most : (uint8_t)room;
+    piece.count = at_most;
+    if (left->gaps)
+        for (piece.count = 1; piece.count < at_most && piece.codes[piece.count] != UNKNOWN;)
+            piece.count++;
+    left->length = (uint16_t)(length - piece.count);
+    left->codes = piece.codes + piece.count;
+    left->first = (uint16_t)(piece.first + piece.count);
+    return piece;
+}
+
+static uint8_t write_codes(struct run left)
+{
+    for (struct piece piece; (piece = cut_piece(&left, UINT8_MAX)).count != 0;) {
+        const uint8_t done = pots_write(piece.first, piece.count, piece.codes, shadow + piece.first);
+        if (done < piece.count) {
+            make_safe(REASON_FAULT);
+            return refuse(BUS, (uint16_t)(piece.first + done));
+        }
+    }
+    settle_start();
+    return OK;
+}
+
+/* What the last write did. The echo of what has been verified is the CRC of what was written, and waits. */
 static struct {
     uint16_t count, echo;
     uint8_t verdict;
 } written;
 
-/* Write a run of codes back to back, leaving out UNKNOWN ones, then read back what can be read. */
-static uint8_t write_pots(const uint16_t *codes, uint16_t first, uint16_t length, bool verify)
+/* Read back what can be read, after write_codes. */
+static uint8_t check_codes(struct run left, bool verify)
 {
-    const uint16_t end = (uint16_t)(first + length);
-    const uint16_t *code = codes;
-    for (uint16_t pot = first; pot < end; pot++, code++) {
-        if (*code == UNKNOWN)
-            continue;
-        if (!pot_write(pot, *code, shadow[pot])) {
-            make_safe(REASON_FAULT);
-            return refuse(BUS, pot);
-        }
-        shadow[pot] = *code;
-    }
-    uint16_t count = 0, echo = CRC_START;
-    uint8_t verdict = verify ? VERIFIED : UNCHECKED;
-    code = codes;
-    for (uint16_t pot = first; pot < end; pot++, code++) {
-        uint16_t held = *code;
-        if (held == UNKNOWN)
-            continue;
-        group_of(pot);
+    uint16_t held[CHUNK];
+    written.count = 0;
+    written.echo = CRC_START;
+    written.verdict = verify ? VERIFIED : UNCHECKED;
+    for (struct piece piece; (piece = cut_piece(&left, CHUNK)).count != 0;) {
+        const uint16_t *found = piece.codes;
         if (group.flags & READABLE) {
-            held = pot_read(pot);
-            if (held != *code && (verify || held == UNKNOWN)) {
+            const uint8_t done = pots_read(piece.first, piece.count, held);
+            if (verify && memcmp(held, found, done * sizeof *held)) {
+                while (held[found - piece.codes] == *found)
+                    found++;
                 make_safe(REASON_FAULT);
-                return refuse(held == UNKNOWN ? BUS : VERIFY, pot);
+                return refuse(VERIFY, (uint16_t)(piece.first + (found - piece.codes)));
             }
+            if (done < piece.count) {
+                make_safe(REASON_FAULT);
+                return refuse(BUS, (uint16_t)(piece.first + done));
+            }
+            found = held;
         } else if (verify) {
-            verdict = UNVERIFIABLE;
+            written.verdict = UNVERIFIABLE;
         }
-        count++;
-        echo = crc_code(echo, pot, held);
+        written.count = (uint16_t)(written.count + piece.count);
+        if (!verify)
+            written.echo = crc_codes(written.echo, found, piece.first, piece.count);
     }
-    written.count = count;
-    written.echo = echo;
-    written.verdict = verdict;
     return OK;
 }
 
@@ -225,13 +326,17 @@ uint8_t write_pot(uint16_t pot, uint16_t code)
     group_of(pot);
     if (code > group.highest)
         return refuse(RANGE, pot);
-    return write_pots(&code, pot, 1, true);
+    const struct run run = {&code, pot, 1, false};
+    uint8_t status = write_codes(run);
+    return status == OK ? check_codes(run, true) : status;
 }
 
-static void put_written(void)
+static void put_written(const struct run *run, bool verify)
 {
     put16(written.count);
     put8(written.verdict);
+    if (verify)
+        written.echo = crc_codes(CRC_START, run->codes, run->first, run->length);
     put16(written.echo);
 }
 
@@ -239,10 +344,9 @@ uint8_t read_pot(uint16_t pot, uint16_t *code)
 {
     group_of(pot);
     *code = UNKNOWN;
-    if (group.flags & READABLE) {
-        *code = pot_read(pot);
-        if (*code == UNKNOWN)
-            return refuse(BUS, pot);
+    if (group.flags & READABLE && pots_read(pot, 1, code) == 0) {
+        *code = UNKNOWN;
+        return refuse(BUS, pot);
     }
     return OK;
 }
@@ -250,17 +354,6 @@ uint8_t read_pot(uint16_t pot, uint16_t *code)
 static void forget_stage(void)
 {
     memset(staged, 0xFF, sizeof staged);
-}
-
-static uint16_t stage_crc(void)
-{
-    uint16_t crc = CRC_START;
-    for (uint16_t pot = 0; pot < POTS; pot++) {
-        if (staged[pot] == UNKNOWN)
-            continue;
-        crc = crc_code(crc, pot, staged[pot]);
-    }
-    return crc;
 }
 
 static uint8_t stage(const struct codes *set)
@@ -275,15 +368,37 @@ static uint8_t stage(const struct codes *set)
     return OK;
 }
 
+struct scan {
+    uint8_t first, count, width;
+    uint16_t averages;
+    bool scatter;
+};
+
+/* The request that is carried out, decoded. */
+static struct {
+    struct codes codes;
+    struct scan scan;
+    uint32_t settling;
+    uint16_t crc;
+    uint8_t verify;
+    const uint8_t *pairs; /* levels or switches */
+    uint8_t pair_count;
+} request;
+
 static uint8_t commit(uint16_t crc, bool verify)
 {
-    uint8_t status = OK;
-    if (stage_crc() != crc)
-        status = refuse(STAGE_CRC, UNKNOWN);
-    else
-        status = write_pots(staged, 0, POTS, verify);
+    const struct run run = {staged, 0, POTS, true};
+    if (crc_codes(CRC_START, staged, 0, POTS) != crc)
+        return refuse(STAGE_CRC, UNKNOWN);
+    uint8_t status = write_codes(run);
+    if (status == OK)
+        status = check_codes(run, verify);
+    if (status != OK)
+        return status;
+    settle_wait(request.settling);
+    put_written(&run, verify);
     forget_stage();
-    return status;
+    return OK;
 }
 
 static uint8_t read_pots(uint16_t first, uint16_t count, bool from_shadow)
@@ -398,6 +513,7 @@ void apply_outputs(void)
         if (closed[number])
             switch_set(number, true);
 #endif
+    settle_start();
 }
 
 static uint8_t check_levels(const uint8_t *at, uint8_t count)
@@ -449,8 +565,8 @@ void make_safe(uint8_t reason)
     outputs_off();
     for (uint16_t pot = 0; pot < POTS; pot++) {
         group_of(pot);
-        pot_write(pot, group.safe, shadow[pot]);
-        shadow[pot] = group.safe;
+        if (pots_write(pot, 1, &group.safe, shadow + pot) == 0)
+            shadow[pot] = group.safe;
     }
     state.latched = reason;
 }
@@ -471,27 +587,23 @@ void adc_group_of(uint8_t channel, struct adc_group *found)
 #endif
 }
 
-struct scan {
-    uint8_t first, count, width;
-    uint16_t averages;
-    bool scatter;
-};
-
 static uint8_t check_scan(const struct scan *scan, uint8_t before)
 {
     if (scan->count == 0 || scan->first > ADCS || scan->count > ADCS - scan->first)
         return refuse(RANGE, ADCS);
 #if ADCS
-    uint8_t last = UINT8_MAX;
-    for (uint8_t channel = scan->first; channel < scan->first + scan->count; channel++) {
-        struct adc_group adc;
-        if (last != UINT8_MAX && channel <= last)
-            continue;
-        adc_group_of(channel, &adc);
-        last = (uint8_t)(adc.first + adc.count - 1);
-        uint32_t largest = (uint32_t)scan->averages * ((UINT32_C(1) << adc.bits) - 1);
-        if (scan->width == 2 && largest > UINT16_MAX)
-            return refuse(RANGE, channel);
+    /* One reading always fits two bytes, if its group has no more bits. */
+    if (scan->width == 2) {
+        const struct adc_group *adc = adc_groups;
+        for (uint8_t channel = scan->first; channel < scan->first + scan->count; adc++) {
+            const uint8_t after = (uint8_t)(pgm_read_byte(&adc->first) + pgm_read_byte(&adc->count));
+            if (channel >= after)
+                continue;
+            const uint8_t bits = pgm_read_byte(&adc->bits);
+            if (bits > 16 || (scan->averages > 1 && scan->averages * ((UINT32_C(1) << bits) - 1) > UINT16_MAX))
+                return refuse(RANGE, channel);
+            channel = after;
+        }
     }
 #endif
     uint16_t bytes = (uint16_t)(before + 3 + scan->count * (scan->width + (scan->scatter ? 8 : 0)));
@@ -500,58 +612,75 @@ static uint8_t check_scan(const struct scan *scan, uint8_t before)
     return OK;
 }
 
+static void put_sums(const struct scan *scan)
+{
+    uint32_t total = 0;
+    uint64_t squares = 0;
+    for (uint16_t left = scan->averages; left; left--) {
+        uint16_t code = adc_next();
+        total += code;
+        if (scan->scatter)
+            squares += (uint32_t)code * code;
+    }
+    if (scan->width == 8)
+        put32(0);
+    if (scan->width >= 4)
+        put16((uint16_t)(total >> 16));
+    put16((uint16_t)total);
+    if (scan->scatter) {
+        /* The sum of (code − mean)² in whole numbers, rounded. */
+        squares = scan->averages * squares - (uint64_t)total * total;
+        put64((squares + scan->averages / 2) / scan->averages);
+    }
+}
+
+/* Single readings of two bytes, which check_scan has found room for: put16 without what it need not do each time. */
+static void put_readings(uint8_t left)
+{
+    uint8_t *at = out.bytes + out.length;
+    uint16_t sum = out.sum;
+    for (; left; left--) {
+        const uint16_t code = adc_next();
+        const uint8_t high = (uint8_t)(code >> 8), low = (uint8_t)code;
+        at[0] = high;
+        at[1] = low;
+        sum = crc_update(crc_update(sum, high), low);
+        if (high == 0) {
+            out.length = (uint8_t)(at - out.bytes);
+            end_block();
+        }
+        if (low == 0) {
+            out.length = (uint8_t)(at + 1 - out.bytes);
+            end_block();
+        }
+        at += 2;
+    }
+    out.length = (uint8_t)(at - out.bytes);
+    out.sum = sum;
+}
+
+/* Take the readings that have been begun. */
 static void scan_channels(const struct scan *scan)
 {
     put8(scan->width);
     put8(scan->scatter);
-    /* The next conversion runs while the last one is worked on. */
-    adc_start(scan->first);
-    for (uint8_t index = 0; index < scan->count; index++) {
-        uint32_t total = 0;
-        uint64_t squares = 0;
-        for (uint16_t left = scan->averages; left; left--) {
-            uint16_t code = adc_result();
-            if (left > 1)
-                adc_start((uint8_t)(scan->first + index));
-            else if (index + 1 < scan->count)
-                adc_start((uint8_t)(scan->first + index + 1));
-            total += code;
-            if (scan->scatter)
-                squares += (uint32_t)code * code;
-        }
-        if (scan->width == 8)
-            put32(0);
-        if (scan->width >= 4)
-            put16((uint16_t)(total >> 16));
-        put16((uint16_t)total);
-        if (scan->scatter) {
-            /* The sum of (code − mean)² in whole numbers, rounded. */
-            squares = scan->averages * squares - (uint64_t)total * total;
-            put64((squares + scan->averages / 2) / scan->averages);
-        }
-    }
+    if (scan->averages == 1 && scan->width == 2 && !scan->scatter)
+        put_readings(scan->count);
+    else
+        for (uint8_t left = scan->count; left; left--)
+            put_sums(scan);
 }
 
 /* Requests: decoded first, then carried out. */
-
-static struct {
-    struct codes codes;
-    struct scan scan;
-    uint32_t settling;
-    uint16_t crc;
-    uint8_t verify;
-    const uint8_t *pairs; /* levels or switches */
-    uint8_t pair_count;
-} request;
 
 static uint8_t decode_codes(const uint8_t *at, uint8_t length)
 {
     if (request.codes.width != 1 && request.codes.width != 2)
         return RANGE;
-    if (length == 0 || length % request.codes.width)
+    if (length == 0 || (length & (request.codes.width - 1)))
         return LENGTH;
     request.codes.bytes = at;
-    request.codes.count = length / request.codes.width;
+    request.codes.count = request.codes.width == 2 ? length / 2 : length;
     return OK;
 }
 
@@ -731,10 +860,44 @@ static uint8_t describe(uint8_t kind, uint8_t index)
     return refuse(RANGE, index);
 }
 
-static uint8_t write_wanted(void)
+static void begin_scan(const struct scan *scan) { adc_begin(scan->first, scan->count, scan->averages); }
+
+/* Carry out a WRITE, or a STEP with levels and a scan. */
+static uint8_t write_or_step(bool step)
 {
     const struct codes *set = &request.codes;
-    return write_pots(wanted + set->first, set->first, set->count, request.verify);
+    uint8_t status = take_codes(set, wanted);
+    if (status == OK && step)
+        status = check_levels(request.pairs, request.pair_count);
+    if (status == OK && step)
+        status = check_scan(&request.scan, 5);
+    if (status != OK)
+        return status;
+    const struct run run = {wanted + set->first, set->first, set->count, false};
+    status = write_codes(run);
+    if (status != OK)
+        return status;
+    /* With nothing to wait for, the first readings are taken while the pots are read back. */
+    const bool at_once = step && request.settling == 0 && request.pair_count == 0;
+    if (at_once)
+        begin_scan(&request.scan);
+    status = check_codes(run, request.verify);
+    if (status != OK) {
+        if (at_once)
+            adc_stop();
+        return status;
+    }
+    if (step && request.pair_count)
+        drive(request.pairs, request.pair_count);
+    settle_wait(request.settling);
+    if (step && !at_once)
+        begin_scan(&request.scan);
+    if (step) /* all that could be refused has been checked, so the reply may go while it grows */
+        out.streamed = true;
+    put_written(&run, request.verify);
+    if (step)
+        scan_channels(&request.scan);
+    return OK;
 }
 
 /* Carry out what the latched safe state refuses. */
@@ -745,24 +908,10 @@ static uint8_t move(uint8_t opcode)
     uint8_t status = OK;
     switch (opcode) {
     case COMMIT:
-        status = commit(request.crc, request.verify);
-        break;
+        return commit(request.crc, request.verify);
     case WRITE:
-        status = take_codes(&request.codes, wanted);
-        if (status == OK)
-            status = write_wanted();
-        break;
     case STEP:
-        status = take_codes(&request.codes, wanted);
-        if (status == OK)
-            status = check_levels(request.pairs, request.pair_count);
-        if (status == OK)
-            status = check_scan(&request.scan, 5);
-        if (status == OK)
-            status = write_wanted();
-        if (status == OK)
-            drive(request.pairs, request.pair_count);
-        break;
+        return write_or_step(opcode == STEP);
     case SOURCE:
         status = check_levels(request.pairs, request.pair_count);
         if (status == OK)
@@ -774,11 +923,7 @@ static uint8_t move(uint8_t opcode)
     }
     if (status != OK)
         return status;
-    wait_us(request.settling);
-    if (opcode == COMMIT || opcode == WRITE || opcode == STEP)
-        put_written();
-    if (opcode == STEP)
-        scan_channels(&request.scan);
+    settle_wait(request.settling);
     return OK;
 }
 
@@ -809,8 +954,11 @@ static uint8_t execute(uint8_t opcode, uint8_t seq, const uint8_t *at, uint8_t l
         return read_pots(get16(at), get16(at + 2), at[4]);
     case SCAN:
         status = check_scan(&request.scan, 0);
-        if (status == OK)
+        if (status == OK) {
+            begin_scan(&request.scan);
+            out.streamed = true;
             scan_channels(&request.scan);
+        }
         return status;
     case WATCHDOG:
         state.watchdog = get16(at);
@@ -873,12 +1021,24 @@ static void send_refusal(uint8_t opcode, uint8_t seq, uint8_t status)
 
 static void begin_reply(uint8_t opcode, uint8_t seq, uint8_t status)
 {
-    out.length = 0;
-    out.too_long = false;
+    serial_flush();
+    out.block = 0;
+    out.length = 1;
+    out.status = status;
+    out.too_long = out.streamed = false;
     out.sum = CRC_START;
     put8(opcode | REPLY);
     put8(seq);
     put8(status);
+}
+
+static void end_reply(void)
+{
+    const uint16_t sum = out.sum;
+    encode((uint8_t)(sum >> 8));
+    encode((uint8_t)sum);
+    encode(0);
+    out.bytes[out.block] = 0; /* no further block, but the delimiter */
 }
 
 static void answer(uint16_t crc)
@@ -887,11 +1047,13 @@ static void answer(uint16_t crc)
     serial_send(0); /* travels while the request is carried out */
     if (seq && out.stored && out.seq == seq && out.crc == crc) {
         count_up(&state.replays);
-        send_frame(out.bytes, out.length);
+        serial_stream(out.bytes, out.length);
     } else if (seq == 0 && opcode != HELLO) {
         /* Nothing that could be repeated, so what is stored stays. */
         refused_at = UNKNOWN;
         uint8_t status = decode(opcode, in.bytes + 2, (uint8_t)(in.length - OVERHEAD));
+        if (opcode == COMMIT)
+            forget_stage();
         send_refusal(opcode, seq, status == OK ? RANGE : status);
     } else if (seq == 0 && (in.length < OVERHEAD + 2 || in.bytes[2] != PROTOCOL_MAJOR)) {
         refused_at = in.length < OVERHEAD + 2 ? UNKNOWN : PROTOCOL_MAJOR << 8 | PROTOCOL_MINOR;
@@ -904,17 +1066,18 @@ static void answer(uint16_t crc)
             refused_at = UNKNOWN;
         }
         if (status != OK) {
+            if (opcode == COMMIT)
+                forget_stage();
             begin_reply(opcode, seq, status);
             put16(refused_at);
         }
-        out.bytes[out.length++] = (uint8_t)(out.sum >> 8);
-        out.bytes[out.length++] = (uint8_t)out.sum;
+        end_reply();
         out.stored = seq != 0;
         out.seq = seq;
         out.crc = crc;
-        send_frame(out.bytes, out.length);
+        serial_stream(out.bytes, out.length);
     }
-    if (opcode == EXIT && seq && out.bytes[2] == OK) {
+    if (opcode == EXIT && seq && out.status == OK) {
         state.binary = false;
         text_forget();
     }
@@ -927,7 +1090,7 @@ static void forget_frame(void)
     in.crc = CRC_START;
 }
 
-static void report_overflow(void)
+static NOINLINE void report_overflow(void)
 {
     count_up(&state.overflows);
     refused_at = UNKNOWN;
@@ -937,7 +1100,7 @@ static void report_overflow(void)
     in.dropping = true;
 }
 
-static void end_of_frame(void)
+static NOINLINE void end_of_frame(void)
 {
     if (!in.dropping && in.encoded) {
         /* The CRC over data and CRC is 0, because it is sent most significant byte first. */
@@ -951,44 +1114,36 @@ static void end_of_frame(void)
     forget_frame();
 }
 
-/* Take bytes up to the first delimiter, and return how many those are. */
-static uint8_t binary_bytes(const uint8_t *bytes, uint8_t count, uint16_t now)
+bool potboard_frame_byte(uint8_t byte)
 {
-    if ((uint16_t)(now - in.last) > GAP && (in.encoded || in.dropping)) {
-        if (!in.dropping)
-            count_up(&state.crc_errors);
-        forget_frame();
+    if (byte == 0) {
+        end_of_frame();
+        return false;
     }
-    in.last = now;
-    const uint8_t *at = bytes, *end = bytes + count;
-    while (at < end) {
-        uint8_t byte = *at++;
-        if (byte == 0) {
-            end_of_frame();
-            break;
-        }
-        if (in.dropping)
-            continue;
-        if (in.encoded == LONGEST_ENCODED) {
-            report_overflow();
-            continue;
-        }
-        in.encoded++;
-        bool data = in.run != 0;
-        if (data) {
-            in.run--;
-        } else {
-            in.run = (uint8_t)(byte - 1);
-            data = in.zero; /* the zero byte that the last block stands for */
-            in.zero = byte != 0xFF;
-            byte = 0;
-        }
-        if (data) {
-            in.bytes[in.length++] = byte;
-            in.crc = crc_update(in.crc, byte);
-        }
+    if (in.dropping)
+        return false;
+    const uint8_t encoded = in.encoded;
+    if (encoded == LONGEST_ENCODED) {
+        report_overflow();
+        return false;
     }
-    return (uint8_t)(at - bytes);
+    in.encoded = (uint8_t)(encoded + 1);
+    const uint8_t run = in.run;
+    if (run) {
+        in.run = (uint8_t)(run - 1);
+    } else {
+        const bool zero = in.zero; /* the last block stands for a zero byte, now that another one follows */
+        in.run = (uint8_t)(byte - 1);
+        in.zero = byte != 0xFF;
+        if (!zero)
+            return true;
+        byte = 0;
+    }
+    const uint8_t length = in.length;
+    in.bytes[length] = byte;
+    in.length = (uint8_t)(length + 1);
+    in.crc = crc_update(in.crc, byte);
+    return encoded < LONGEST_ENCODED - 1;
 }
 
 /* What the main loop calls. */
@@ -1009,18 +1164,23 @@ void potboard_start(uint16_t boots)
         group_of(pot);
         shadow[pot] = UNKNOWN;
         if (!(group.flags & COUNTER)) {
-            pot_write(pot, group.power_on, UNKNOWN);
-            shadow[pot] = group.power_on;
+            if (pots_write(pot, 1, &group.power_on, shadow + pot) == 0)
+                shadow[pot] = group.power_on;
         }
     }
 }
 
 void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now)
 {
-    while (count) {
-        uint8_t taken = 1;
+    if ((uint16_t)((uint16_t)now - in.last) > GAP && (in.encoded || in.dropping)) {
+        if (!in.dropping)
+            count_up(&state.crc_errors);
+        forget_frame();
+    }
+    in.last = (uint16_t)now;
+    for (const uint8_t *end = bytes + count; bytes < end; bytes++) {
         if (state.binary) {
-            taken = binary_bytes(bytes, count, (uint16_t)now);
+            potboard_frame_byte(*bytes);
         } else if (*bytes == 0) {
             state.binary = true;
             forget_frame();
@@ -1028,10 +1188,10 @@ void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now)
         } else {
             text_byte(*bytes, now);
         }
-        bytes += taken;
-        count = (uint8_t)(count - taken);
     }
 }
+
+bool potboard_receiving(void) { return in.encoded && in.encoded < LONGEST_ENCODED && !in.dropping && state.binary; }
 
 void potboard_lost(void)
 {

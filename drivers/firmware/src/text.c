@@ -476,8 +476,8 @@ static int16_t ask(uint8_t command, uint32_t number)
         if (number >= ADCS)
             return OUT_OF_RANGE;
         adc_group_of((uint8_t)number, &adc);
-        adc_start((uint8_t)number);
-        int32_t code = (int32_t)(adc_result() - (int32_t)adc.zero);
+        adc_begin((uint8_t)number, 1, 1);
+        int32_t code = (int32_t)(adc_next() - (int32_t)adc.zero);
         uint64_t product = (uint64_t)(code < 0 ? -code : code) * (uint64_t)adc.span;
         uint32_t mask = (uint32_t)((UINT32_C(1) << adc.bits) - 1);
         say_volts(code < 0, product >> adc.bits, (uint32_t)product & mask, adc.bits, 9);

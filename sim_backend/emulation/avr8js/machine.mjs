@@ -95,6 +95,7 @@ const DIVIDERS = [0, 1, 8, 32, 64, 128, 256, 1024];
 const compare = {
   address: big ? 0x1a : 0x0e, flagRegister: 0x37, flagMask: 2, enableRegister: 0x70, enableMask: 2,
 };
+const DIVIDERS_1 = [0, 1, 8, 64, 256, 1024, 0, 0];
 let ticking = false;
 
 function tick() {
@@ -111,6 +112,31 @@ function tick() {
 cpu.writeHooks[0xb1] = (value) => {
   cpu.data[0xb1] = value;
   if (!ticking) tick();
+  return true;
+};
+
+// Timer 1, counting freely: all the firmware uses of it.
+const TCNT1 = 0x84;
+const TIFR1 = 0x36;
+let counting = { from: 0, overflowed: 0 };
+const counted = (from) => {
+  const divider = DIVIDERS_1[cpu.data[0x81] & 7];
+  return divider ? Math.floor((cpu.cycles - from) / divider) : 0;
+};
+cpu.writeHooks[TCNT1] = (value) => {
+  const count = (cpu.data[TCNT1 + 1] << 8) | value;
+  counting.from = cpu.cycles - count * (DIVIDERS_1[cpu.data[0x81] & 7] || 1);
+  counting.overflowed = counted(counting.from) >> 16;
+  return true;
+};
+cpu.readHooks[TCNT1] = () => {
+  const count = counted(counting.from);
+  cpu.data[TCNT1 + 1] = (count >> 8) & 0xff;
+  return count & 0xff;
+};
+cpu.readHooks[TIFR1] = () => (Math.floor(counted(counting.from) / 65536) > counting.overflowed ? 1 : 0);
+cpu.writeHooks[TIFR1] = (value) => {
+  if (value & 1) counting.overflowed = Math.floor(counted(counting.from) / 65536);
   return true;
 };
 
@@ -208,7 +234,7 @@ function normal() {
 if (config.adc !== null) {
   const channels = { ...avr.atmega328Channels };
   if (big) for (let index = 0; index < 8; index++) channels[0x20 + index] = { type: 0, channel: 8 + index };
-  const adc = new avr.AVRADC(cpu, { ...avr.adcConfig, numChannels: 16, muxInputMask: big ? 0x3f : 0xf, muxChannels: channels });
+  const adc = new avr.AVRADC(cpu, { ...avr.adcConfig, numChannels: 16, adcInterrupt: big ? 0x3a : 0x2a, muxInputMask: big ? 0x3f : 0xf, muxChannels: channels });
   adc.onADCRead = (source) => {
     const channel = source.type === 0 ? config.adc.pins.indexOf(source.channel) : -1;
     if (channel < 0) report('the ADC was asked for a pin that is not wired');
@@ -219,7 +245,9 @@ if (config.adc !== null) {
     const noise = config.adc.noise ? normal() * config.adc.noise : 0;
     const exact = ((volts[channel] ?? 0) / config.adc.span) * 1024 + noise;
     const code = Math.min(Math.max(roundEven(exact), 0), 1023);
-    cpu.addClockEvent(() => adc.completeADCRead(code), adc.sampleCycles);
+    // A conversion begins with the next edge of the ADC's clock.
+    const { sampleCycles, prescaler } = adc;
+    cpu.addClockEvent(() => adc.completeADCRead(code), sampleCycles + prescaler - (cpu.cycles % prescaler));
   };
 }
 

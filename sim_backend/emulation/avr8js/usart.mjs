@@ -26,6 +26,7 @@ export class Usart {
       address, flagRegister: UCSRA, flagMask, enableRegister: UCSRB, enableMask, constant,
     });
     this.rxc = flag(RXC, 0x80, vector, true);
+    this.udre = flag(UDRE, 0x20, vector + 2, true);
     this.overruns = 0;
     this.reset();
     cpu.writeHooks[UCSRA] = (value) => {
@@ -37,6 +38,7 @@ export class Usart {
     cpu.writeHooks[UCSRB] = (value) => {
       cpu.data[UCSRB] = value;
       cpu.updateInterruptEnable(this.rxc, value);
+      cpu.updateInterruptEnable(this.udre, value);
       return true;
     };
     cpu.readHooks[UDR] = () => {
@@ -49,7 +51,7 @@ export class Usart {
       if (this.shifting === null) this.shift(value);
       else {
         this.waiting = value;
-        cpu.data[UCSRA] &= ~UDRE;
+        cpu.clearInterrupt(this.udre);
       }
       return true;
     };
@@ -116,7 +118,7 @@ export class Usart {
     if (this.waiting !== null) {
       const next = this.waiting;
       this.waiting = null;
-      this.cpu.data[UCSRA] |= UDRE;
+      this.cpu.setInterruptFlag(this.udre);
       this.shift(next);
     } else this.cpu.data[UCSRA] |= TXC;
   }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "crc.h"
 #include "potboard.h"
 #include "wiring.h"
 

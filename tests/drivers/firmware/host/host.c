@@ -2,6 +2,8 @@
 #include "potboard.h"
 #include "wiring.h"
 
+#include <stdlib.h>
+
 #define MOST_SENT 65536
 
 static uint16_t held[POTS];
@@ -14,42 +16,92 @@ static uint8_t sent[MOST_SENT];
 static size_t sent_length;
 static uint32_t clock_ms;
 
-bool pot_write(uint16_t pot, uint16_t code, uint16_t before)
+uint8_t pots_write(uint16_t first, uint8_t count, const uint16_t *codes, uint16_t *before)
 {
-    (void)before;
-    if (dead[pot])
-        return false;
-    held[pot] = code;
-    return true;
+    for (uint8_t index = 0; index < count; index++) {
+        if (dead[first + index])
+            return index;
+        held[first + index] = before[index] = codes[index];
+    }
+    return count;
 }
 
-uint16_t pot_read(uint16_t pot)
+uint8_t pots_read(uint16_t first, uint8_t count, uint16_t *codes)
 {
-    if (dead[pot])
-        return UNKNOWN;
-    return stuck[pot] >= 0 ? (uint16_t)stuck[pot] : held[pot];
+    for (uint8_t index = 0; index < count; index++) {
+        uint16_t pot = (uint16_t)(first + index);
+        if (dead[pot])
+            return index;
+        codes[index] = stuck[pot] >= 0 ? (uint16_t)stuck[pot] : held[pot];
+    }
+    return count;
 }
 
 void pots_unlock(void) {}
 
-static uint8_t adc_channel;
+/* Readings are only to be had as they were asked for. */
+static uint8_t adc_channel, adc_channels;
+static uint16_t adc_averages, adc_left;
 
-void adc_start(uint8_t channel) { adc_channel = channel; }
+void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
+{
+    adc_channel = first;
+    adc_channels = count;
+    adc_averages = adc_left = averages;
+}
 
-uint16_t adc_result(void) { return adc_codes[adc_channel]; }
+uint16_t adc_next(void)
+{
+    if (adc_channels == 0)
+        abort();
+    uint16_t code = adc_codes[adc_channel];
+    if (--adc_left == 0) {
+        adc_left = adc_averages;
+        adc_channel++;
+        adc_channels--;
+    }
+    return code;
+}
+
+void adc_stop(void) { adc_channels = 0; }
 
 void source_set(uint8_t source, int64_t nanovolts) { driven[source] = nanovolts; }
 
 void switch_set(uint8_t number, bool closed) { closed_switches[number] = closed; }
 
-void wait_us(uint32_t microseconds) { (void)microseconds; }
+void settle_start(void) {}
+
+void settle_wait(uint32_t microseconds) { (void)microseconds; }
 
 uint32_t milliseconds(void) { return clock_ms; }
 
 void serial_send(uint8_t byte)
 {
+    serial_flush();
     if (sent_length < MOST_SENT)
         sent[sent_length++] = byte;
+}
+
+/* What has been streamed must not change any more: it is compared when it is flushed. */
+static uint8_t streamed[256];
+static const uint8_t *stream;
+static uint8_t stream_at;
+
+void serial_stream(const uint8_t *bytes, uint8_t end)
+{
+    stream = bytes;
+    for (; stream_at < end; stream_at++) {
+        streamed[stream_at] = bytes[stream_at];
+        if (sent_length < MOST_SENT)
+            sent[sent_length++] = bytes[stream_at];
+    }
+}
+
+void serial_flush(void)
+{
+    if (stream_at && memcmp(stream, streamed, stream_at))
+        abort();
+    stream_at = 0;
 }
 
 bool serial_baud(uint32_t baud) { return baud == 115200 || baud == 1000000; }
@@ -96,7 +148,8 @@ size_t host_feed(const uint8_t *bytes, size_t length, uint32_t now, uint8_t *ans
     host_tick(now);
     sent_length = 0;
     while (length) {
-        uint8_t count = (uint8_t)(length < 200 ? length : 200);
+        uint8_t most = (uint8_t)(1 + length % 5 * 9); /* as they come: one, or several at once */
+        uint8_t count = (uint8_t)(length < most ? length : most);
         potboard_bytes(bytes, count, now);
         bytes += count;
         length -= count;
