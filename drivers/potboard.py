@@ -333,6 +333,7 @@ class PotBoard:
         link = PotBoardLink(self.name, self.port, self.options)
         try:
             greeting = link.greet(self.options.boot_time)
+            self._speed_up(link)
             self._pots = tuple(
                 link.ask(wire.Describe(wire.Kind.POTS, index), wire.PotsDescription)
                 for index in range(greeting.pot_groups)
@@ -357,6 +358,13 @@ class PotBoard:
             link.close()
             raise
         self._link, self._greeting = link, greeting
+
+    def _speed_up(self, link: PotBoardLink) -> None:
+        if not link.speed_up():
+            self._stale = True
+            self._events.note(
+                f"it cannot be reached at {self.options.fast_baud} baud", f"stayed at {self.options.baud} baud"
+            )
 
     def _arming(self) -> wire.Watchdog:
         watchdog = self.options.watchdog
@@ -383,6 +391,7 @@ class PotBoard:
         if greeting.latched != Reason.NONE:
             raise self._latched(greeting.latched)
         self._note(greeting)
+        self._speed_up(link)
         again = "wrote codes, sources and switches again" if self._stale else "asked again"
         self._events.note(what, f"greeted it anew and {again}")
         if self._stale:
@@ -423,7 +432,7 @@ class PotBoard:
                         raise
                     if isinstance(error, Broken):
                         self._link.reopen(self.options.boot_time)
-                    self._note(self._link.greet())
+                    self._note(self._link.greet())  # at whatever rate: this is no time to negotiate
         except BoardError as error:
             self._stop_beating.set()
             watchdog = self.options.watchdog

@@ -3,6 +3,7 @@
 pySerial's ``serial_for_url`` opens it, so that a tty, a pseudo-terminal and ``socket://host:port`` share one path.
 """
 
+import contextlib
 import math
 import os
 import time
@@ -16,6 +17,7 @@ from hilcl.drivers.potboard_protocol import (
     MAJOR,
     MINOR,
     NOTHING,
+    Answer,
     Done,
     Exit,
     Greeting,
@@ -25,6 +27,7 @@ from hilcl.drivers.potboard_protocol import (
     Reply,
     Request,
     Status,
+    Text,
     decode_reply,
     request_frame,
 )
@@ -39,6 +42,9 @@ SLICE = 0.02
 REOPENING = 0.1
 """Seconds between two attempts to open a port again."""
 
+BAUD_TRIAL = 2.5
+"""Seconds after which a board that is not heard at a new baud rate is back at the first one; it allows 2 s."""
+
 LONGEST_REPLY = 4096
 """Decoded bytes of a reply; bounds what garbage can make the host keep."""
 
@@ -47,7 +53,8 @@ LONGEST_REPLY = 4096
 class PotBoardOptions:
     """How the line is used.
 
-    ``baud`` bits a second, also for the waits where the line itself has none (USB, sockets); ``turnaround`` seconds
+    ``baud`` bits a second, also for the waits where the line itself has none (USB, sockets); ``fast_baud`` is asked for
+    after the greeting, None for never, and a board or a cable that cannot leaves it at ``baud``; ``turnaround`` seconds
     added to every wait; ``tries`` of one frame; ``boot_time`` seconds a board may take to start, as many do when
     their port is opened; ``watchdog`` seconds of silence after which the board makes itself safe, None for never;
     ``heartbeat``: a thread keeps the watchdog quiet while this process lives; ``settling`` seconds after each write;
@@ -62,9 +69,10 @@ class PotBoardOptions:
     heartbeat: bool = True
     settling: float = 0.0
     watcher: LinkWatcher | None = None
+    fast_baud: int | None = None
 
     def __post_init__(self) -> None:
-        if self.baud < 1 or self.tries < 1:
+        if self.baud < 1 or self.tries < 1 or (self.fast_baud is not None and self.fast_baud < 1):
             raise InputError("the pot board needs a positive baud rate and at least one try")
         for name, value, high in (
             ("turnaround", self.turnaround, 60.0),
@@ -124,6 +132,8 @@ class PotBoardLink:
         self._seq = 0
         self._decoder = FrameDecoder(LONGEST_REPLY)
         self._heard_bytes = 0
+        self.baud = options.baud
+        """Bits a second at present."""
         try:
             self._serial = self._open_port()
         except (serial.SerialException, OSError, ValueError) as cause:
@@ -134,7 +144,7 @@ class PotBoardLink:
 
     def _open_port(self) -> serial.Serial:
         return serial.serial_for_url(
-            self.port, baudrate=self.options.baud, timeout=SLICE, write_timeout=1.0, exclusive=True
+            self.port, baudrate=self.baud, timeout=SLICE, write_timeout=1.0, exclusive=True
         )
 
     def reopen(self, patience: float) -> None:
@@ -145,6 +155,7 @@ class PotBoardLink:
         end = time.monotonic() + patience
         self.close()
         self._decoder.reset()
+        self.baud = self.options.baud
         while True:
             try:
                 self._serial = self._open_port()
@@ -162,17 +173,22 @@ class PotBoardLink:
     def greet(self, patience: float = 0.0) -> Greeting:
         """Resynchronise: end whatever was begun on either side, and return what the board is.
 
-        ``patience`` seconds are allowed on top for a board that is starting.
+        ``patience`` seconds are allowed on top for a board that is starting. The board may have been left at either
+        baud rate, or have fallen back to the first one.
         """
         end = time.monotonic() + patience
-        self._put(b"\0\0")
         greeting = None
         while greeting is None:
-            try:
-                greeting = self._exchange(request_frame(Hello(MAJOR, MINOR), 0), 0.0)
-            except Silence:
-                if time.monotonic() >= end:
-                    raise
+            for rate in self._rates():
+                self._set_baud(rate)
+                try:
+                    self._put(b"\0\0")
+                    greeting = self._exchange(request_frame(Hello(MAJOR, MINOR), 0), 0.0)
+                    break
+                except Silence as silence:
+                    last = silence
+            if greeting is None and time.monotonic() >= end:
+                raise last
         if not isinstance(greeting, Greeting):
             raise self._nonsense("HELLO")
         if greeting.major != MAJOR:
@@ -197,6 +213,42 @@ class PotBoardLink:
             raise self._nonsense(request.opcode.name)
         return reply
 
+    def speed_up(self) -> bool:
+        """Go over to the fast baud rate, if there is one. Return False if the board stays at the first one.
+
+        Where that was found out by trying, the board may have left its outputs and its watchdog off. Raises Silence if the board is not heard at either rate any more.
+        """
+        wanted, first = self.options.fast_baud, self.options.baud
+        if wanted is None or wanted == self.baud:
+            return True
+        if not self.ask(Text("SYST:BAUD?"), Answer).text:
+            self.ask(Text("SYST:ERR?"), Answer)  # it does not know the question; its error is not the user's
+            return False
+        try:
+            with contextlib.suppress(Silence):  # its answer may be lost after it has switched
+                self.ask(Text(f"SYST:BAUD {wanted}"), Answer)
+            self._set_baud(wanted)
+            if self.ask(Text("SYST:BAUD?"), Answer).text == str(wanted):
+                return True
+        except Silence:
+            # It may hear and not be heard. EXIT brings it back; if it hears nothing either, it comes back by itself.
+            leaving = request_frame(Exit(), 255)
+            self._put(leaving.encode())
+            with contextlib.suppress(Refused):
+                self._answer(leaving, time.monotonic() + 10 * SLICE)
+        self._set_baud(first)
+        end = time.monotonic() + BAUD_TRIAL
+        while True:
+            try:
+                self._exchange(request_frame(Hello(MAJOR, MINOR), 0), 0.0)
+                break
+            except Silence:
+                if time.monotonic() >= end:
+                    raise
+        while self.ask(Text("SYST:ERR?"), Answer).text.startswith("-222"):
+            pass
+        return False
+
     def leave(self) -> None:
         """Tell the board that the host goes, and close the port."""
         try:
@@ -212,11 +264,27 @@ class PotBoardLink:
         if left_open is not None:
             left_open.close()
 
+    def _rates(self) -> list[int]:
+        """Return the rates at which the board may be, the present one first."""
+        fast = self.options.fast_baud
+        known = [self.baud, self.options.baud, *([] if fast is None else [fast])]
+        return list(dict.fromkeys(known))
+
+    def _set_baud(self, rate: int) -> None:
+        if rate == self.baud:
+            return
+        try:
+            self._serial.baudrate = rate
+        except (serial.SerialException, OSError, ValueError) as cause:
+            raise self._lost(cause) from cause
+        self.baud = rate
+        self._decoder.reset()
+
     def _exchange(self, frame: Frame, seconds: float) -> Reply:
         data = frame.encode()
         self._heard_bytes = 0
         # The reply's length is not always known beforehand, so room is made for the longest.
-        wire = 10 * (len(data) + longest_encoded(self.frame_limit) + 2) / self.options.baud
+        wire = 10 * (len(data) + longest_encoded(self.frame_limit) + 2) / self.baud
         wait = 2 * wire + seconds + self.options.turnaround
         for attempt in range(self.options.tries):
             self.retries += attempt > 0

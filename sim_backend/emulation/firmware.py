@@ -47,7 +47,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a command: the bytes sent, and cycles when the last byte came, when the answer began and ended."""
+    """What came of a command: the bytes sent, and cycles when the last byte came, when the answer began and ended.
+
+    ``baud`` is the rate at which the firmware sends and hears.
+    """
 
     sent: bytes
     cycles: int
@@ -55,6 +58,7 @@ class Ran:
     first_sent: int
     last_sent: int
     overruns: int
+    baud: float
     reports: tuple[str, ...]
 
 
@@ -229,8 +233,8 @@ class FirmwareMachine:
         self._do({"op": "reset", "power": power})
         return self.feed(b"")
 
-    def host_baud(self, baud: int) -> None:
-        """Let the host use another baud rate."""
+    def host_baud(self, baud: int | None) -> None:
+        """Let the host use another baud rate; None: always the firmware's own."""
         self._do({"op": "baud", "baud": baud})
 
     def fault(self, pot: int, *, code: int | None = None, dead: bool = False) -> None:
@@ -275,6 +279,7 @@ class FirmwareMachine:
             answer["first_sent"],
             answer["last_sent"],
             answer["overruns"],
+            answer["baud"],
             tuple(answer["reports"]),
         )
 
@@ -320,8 +325,8 @@ class FirmwareMachine:
 class FirmwareBoard:
     """The firmware as a board for ``PotBoardServer``, with what EmulatedPotBoard offers: ``feed``, ``tick``, ``codes``.
 
-    ``set_codes``, ``read_nodes``, ``ports``, ``switches`` and ``clock`` as for EmulatedPotBoard. ``baud`` is the rate
-    the host uses, and the firmware's too. Times given to ``feed`` and ``tick`` are seconds of any clock.
+    ``set_codes``, ``read_nodes``, ``ports``, ``switches`` and ``clock`` as for EmulatedPotBoard. The host's baud rate is
+    that of the wiring until ``host_baud`` changes it. Times given to ``feed`` and ``tick`` are seconds of any clock.
     Raises InputError for a wiring the ports do not fit, and where the compiler or the emulator is not installed.
     """
 
@@ -368,6 +373,7 @@ class FirmwareBoard:
             noise=noise,
             seed=seed,
         )
+        self._host_baud: int | None = wiring.baud
         self.machine.host_baud(wiring.baud)
         self.machine.feed(b"")
 
@@ -381,6 +387,12 @@ class FirmwareBoard:
         """Codes the chips hold, (P,)."""
         with self._lock:
             return np.zeros(0, dtype=np.int64) if self._codes is None else self._codes.copy()
+
+    @property
+    def baud(self) -> float:
+        """The baud rate the firmware uses at present."""
+        with self._lock:
+            return self.machine.feed(b"").baud
 
     @property
     def outputs_on(self) -> tuple[bool, ...]:
@@ -399,6 +411,13 @@ class FirmwareBoard:
         with self._lock:
             self._sleep(now)
             return self.machine.feed(data).sent
+
+    def host_baud(self, rate: int | None) -> None:
+        """Take the host's baud rate, None where the line has none: then it is always the firmware's."""
+        with self._lock:
+            if rate != self._host_baud:
+                self._host_baud = rate
+                self.machine.host_baud(rate)
 
     def tick(self, now: float) -> None:
         """Let the time until ``now`` pass. An emulator that has ended is told once; its host hears nothing more."""

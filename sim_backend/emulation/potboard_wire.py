@@ -5,6 +5,7 @@ import logging
 import os
 import selectors
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from hilcl.errors import BoardError
 from hilcl.sim_backend.emulation.potboard import EmulatedPotBoard
 
 LOOPBACK = "127.0.0.1"
+
+TCGETS2, TERMIOS2_BYTES = 0x802C542A, 44
+"""Linux's call for the settings of a terminal, and what it returns; the output rate comes last."""
 
 PIECE = 4096
 """Bytes read at once."""
@@ -57,6 +61,15 @@ class BreakingFaults(Protocol):
 
     def attach(self, wire: WireControl) -> None:
         """Take what breaks it, before anything is served."""
+        ...
+
+
+@runtime_checkable
+class RatedBoard(Protocol):
+    """A board that hears garbage at another baud rate than its own."""
+
+    def host_baud(self, rate: int | None) -> None:
+        """Take the host's rate, None where the line has none."""
         ...
 
 
@@ -244,6 +257,8 @@ class PotBoardServer:
         self._send(wire)
 
     def _answer(self, data: bytes) -> bytes:
+        if isinstance(self.board, RatedBoard):
+            self.board.host_baud(None if self._terminal is None else _line_rate(self._terminal))
         try:
             return self._faults.replied(self.board.feed(self._faults.received(data), self._now()))
         except Exception:
@@ -282,3 +297,13 @@ class PotBoardServer:
                 os.close(descriptor)
         if self._folder is not None:
             self._folder.cleanup()
+
+
+def _line_rate(terminal: int) -> int | None:
+    """Return the baud rate that the other end of a pseudo-terminal has set, None where the system does not tell."""
+    # Not on every system, so not imported with the module. TCGETS2 of Linux also tells rates without a constant.
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        return int(struct.unpack_from("=I", fcntl.ioctl(terminal, TCGETS2, bytes(TERMIOS2_BYTES)), TERMIOS2_BYTES - 4)[0])
+    return None

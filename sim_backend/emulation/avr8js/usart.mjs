@@ -19,7 +19,7 @@ export class Usart {
   constructor(cpu, clock, vector) {
     this.cpu = cpu;
     this.clock = clock;
-    this.hostBaud = 115200;
+    this.hostBaud = 115200; // null: a line without a rate of its own, as USB has
     this.queue = [];
     this.onSent = () => {};
     const flag = (flagMask, enableMask, address, constant) => ({
@@ -72,7 +72,7 @@ export class Usart {
   }
 
   get garbles() {
-    return Math.abs(this.hostBaud / this.baud - 1) > MISMATCH;
+    return this.hostBaud !== null && Math.abs(this.hostBaud / this.baud - 1) > MISMATCH;
   }
 
   get quiet() {
@@ -88,7 +88,7 @@ export class Usart {
   next() {
     if (this.arriving || this.queue.length === 0) return;
     this.arriving = true;
-    this.cpu.addClockEvent(() => this.arrive(), Math.round((BITS * this.clock) / this.hostBaud));
+    this.cpu.addClockEvent(() => this.arrive(), Math.round((BITS * this.clock) / (this.hostBaud ?? this.baud)));
   }
 
   arrive() {

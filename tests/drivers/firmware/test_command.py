@@ -1,6 +1,7 @@
 """``hilcl firmware`` and the driver in front of the running binary: what a user sees."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hilcl.drivers.potboard import PotBoard
 from hilcl.drivers.potboard_link import PotBoardOptions
 from hilcl.errors import BoardError, HilclError, InputError
 from hilcl.sim_backend.emulation.firmware import FirmwareBoard, FirmwareServer
-from hilcl.sim_backend.emulation.potboard_wire import PotBoardServer
+from hilcl.sim_backend.emulation.potboard_wire import NoWireFaults, PotBoardServer
 from tests.drivers.firmware.bench import NANO, HostFirmware, Terminal, built, volts_of, wiring
 
 PATIENT = PotBoardOptions(turnaround=20.0, boot_time=0.0, watchdog=30.0, heartbeat=False)
@@ -68,6 +69,68 @@ def test_over_tcp() -> None:
     board = wiring(NANO)
     with FirmwareServer(board_of(board), tcp=0) as served, PotBoard("board", served.port, PATIENT) as pots:
         assert pots.identity == "hilcl,pot board nano,0,1.0"
+
+
+class DeafAtSpeed(NoWireFaults):
+    """A cable, or an adapter, that carries nothing at a megabaud."""
+
+    def __init__(self, board: FirmwareBoard, *, only_replies: bool) -> None:
+        object.__setattr__(self, "board", board)
+        object.__setattr__(self, "only_replies", only_replies)
+
+    board: FirmwareBoard
+    only_replies: bool
+
+    def received(self, data: bytes) -> bytes:
+        return data if self.only_replies or self.board.baud < 1_000_000 else b"\x55" * len(data)
+
+    def replied(self, data: bytes) -> bytes:
+        return data if self.board.baud < 1_000_000 else b"\x55" * len(data)
+
+
+class TestFastBaud:
+    """The host asks for a megabaud; pseudo-terminal and emulator garble bytes where the two rates differ."""
+
+    OPTIONS = PotBoardOptions(turnaround=0.4, tries=2, watchdog=30.0, heartbeat=False, fast_baud=1_000_000)
+
+    def test_board_and_host_go_over_together_and_come_back(self, server: FirmwareServer) -> None:
+        with PotBoard("board", server.port, self.OPTIONS) as board:
+            assert board.text("SYST:BAUD?") == "1000000"
+            board.write(np.arange(16))
+            assert server.board.codes.tolist() == list(range(16))
+            assert board.take_events() == []
+        assert server.board.baud == pytest.approx(115_200, rel=0.03)
+        with PotBoard("board", server.port, PATIENT) as board:
+            assert board.text("SYST:BAUD?") == "115200"
+
+    def test_a_board_left_at_the_fast_rate_is_found(self, server: FirmwareServer) -> None:
+        board = PotBoard("board", server.port, self.OPTIONS).open()
+        board.abandon()
+        assert server.board.baud == 1_000_000
+        with PotBoard("board", server.port, self.OPTIONS) as board:
+            assert board.text("SYST:BAUD?") == "1000000"
+
+    def test_after_a_reset_both_are_fast_again_and_all_is_written_again(self, server: FirmwareServer) -> None:
+        with PotBoard("board", server.port, self.OPTIONS) as board:
+            board.write(np.arange(16))
+            server.board.reset()
+            assert board.read().tolist() == list(range(16))
+            assert board.restarts == 1
+            assert server.board.baud == 1_000_000
+
+    @pytest.mark.parametrize("only_replies", [False, True])
+    def test_what_cannot_be_fast_stays_slow(self, only_replies: bool) -> None:
+        firmware = board_of(wiring(NANO))
+        faults = DeafAtSpeed(firmware, only_replies=only_replies)
+        with FirmwareServer(firmware, faults=faults) as served, PotBoard("board", served.port, self.OPTIONS) as board:
+            board.write(np.arange(16))
+            assert board.text("SYST:BAUD?") == "115200"
+            assert [event.what for event in board.take_events()] == ["it cannot be reached at 1000000 baud"]
+
+    def test_a_rate_the_board_cannot_make(self, server: FirmwareServer) -> None:
+        with PotBoard("board", server.port, replace(self.OPTIONS, fast_baud=900_000)) as board:
+            assert board.text("SYST:BAUD?") == "115200"
+            assert board.text("SYST:ERR?") == '0,"No error"'
 
 
 def test_unplugging_is_one_sentence(server: FirmwareServer) -> None:
