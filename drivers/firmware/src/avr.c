@@ -24,7 +24,8 @@ static uint8_t tail;
 static volatile bool lost;
 
 static uint32_t baud = BAUD, next_baud;
-static uint32_t baud_since, heard_before;
+static uint32_t baud_since;
+static uint8_t signs_before;
 static bool baud_on_trial, sending;
 
 #ifndef USART_RX_vect
@@ -134,10 +135,10 @@ static void serve_baud(uint32_t now)
         sending = false;
         baud_on_trial = next_baud != BAUD;
         baud_since = now;
-        heard_before = state.heard;
+        signs_before = state.signs;
         serial_start(next_baud);
         next_baud = 0;
-    } else if (baud_on_trial && state.heard != heard_before) {
+    } else if (baud_on_trial && state.signs != signs_before) {
         baud_on_trial = false;
     } else if (baud_on_trial && now - baud_since > BAUD_TRIAL) {
         baud_on_trial = false;

@@ -96,7 +96,8 @@ extern struct state {
     uint16_t boots;
     uint16_t crc_errors, overflows, replays, expiries;
     uint16_t watchdog; /* milliseconds, 0: not armed */
-    uint32_t heard;
+    uint32_t heard; /* milliseconds of the last sign of life */
+    uint8_t signs; /* of life, so far; wraps around */
     uint8_t latched;
     bool binary, greeted;
 } state;

@@ -1107,6 +1107,7 @@ static NOINLINE void end_of_frame(void)
         if (in.run == 0 && in.length >= OVERHEAD && in.crc == 0) {
             answer(get16(in.bytes + in.length - 2));
             state.heard = milliseconds();
+            state.signs++;
         } else {
             count_up(&state.crc_errors);
         }

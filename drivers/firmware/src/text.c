@@ -2,6 +2,8 @@
 #include "potboard.h"
 #include "wiring.h"
 
+#pragma GCC optimize("Os") /* nothing here is in a hurry */
+
 #define LONGEST_LINE 80
 #define QUEUE 16
 
@@ -652,6 +654,7 @@ void text_byte(uint8_t byte, uint32_t now)
         return;
     }
     state.heard = now;
+    state.signs++;
     if (line.dropping) {
         push(OVERRUN);
     } else {

@@ -97,13 +97,15 @@ const compare = {
 };
 const DIVIDERS_1 = [0, 1, 8, 64, 256, 1024, 0, 0];
 let ticking = false;
+let boot = 0; // what has been begun before a reset is not carried on
 
 function tick() {
   const divider = DIVIDERS[cpu.data[0xb1] & 7];
   ticking = divider > 0;
   if (!ticking) return;
+  const begun = boot;
   cpu.addClockEvent(() => {
-    if (!ticking) return;
+    if (!ticking || boot !== begun) return;
     cpu.setInterruptFlag(compare);
     tick();
   }, divider * (cpu.data[OCR2A] + 1));
@@ -345,13 +347,17 @@ function restart(power) {
     cpu.addClockEvent(() => (cpu.data[0x3f] &= ~2), eeprom.writeCompleteCycles - cpu.cycles);
   }
   ticking = false;
+  boot++;
   usart.reset();
   usart.queue = [];
   spi.reset();
   twi.busy = false;
   twi.updateStatus(0xf8);
   cpu.data[0xbc] = 0;
-  if (power) for (const chip of [...chips, ...dacs]) chip.powerOn();
+  if (power) {
+    usart.overruns = 0;
+    for (const chip of [...chips, ...dacs]) chip.powerOn();
+  }
   restarting = false;
 }
 

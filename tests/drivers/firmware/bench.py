@@ -176,6 +176,7 @@ class Sequences:
     board: Wiring
     seed: int
     longest_settling: int = 300
+    pauses: tuple[float, ...] = (*[0.001] * 12, 0.5, 0.5, 7.0, 30.0)
     chance: random.Random = field(init=False)
     staged: dict[int, int] = field(init=False)
 
@@ -191,7 +192,7 @@ class Sequences:
         return pieces
 
     def _pause(self) -> float:
-        return self.chance.choice([0.001] * 12 + [0.5, 0.5, 7.0, 30.0])
+        return self.chance.choice(self.pauses)
 
     def _piece(self) -> bytes:
         kind = self.chance.random()

@@ -10,6 +10,7 @@ from hilcl.drivers.firmware.build import SOURCES, build, copy_sources
 from hilcl.drivers.firmware.header import render
 from hilcl.errors import InputError
 from tests.drivers.firmware.bench import MIXED, NANO, wiring
+from tests.drivers.firmware.bench import built as built_once
 
 ONLY_POTS: dict[str, object] = {"board": "uno", "pots": [{"chip": "AD5206", "select": ["D10"]}]}
 ONLY_I2C: dict[str, object] = {"board": "uno", "pots": [{"chip": "AD5254", "address": ["gnd,vdd"]}]}
@@ -20,8 +21,8 @@ ONLY_COUNTERS: dict[str, object] = {
 
 
 @pytest.mark.parametrize("table", [NANO, MIXED, ONLY_POTS, ONLY_I2C, ONLY_COUNTERS])
-def test_compiles_without_a_warning_and_fits(table: dict[str, object], tmp_path: Path) -> None:
-    built = build(wiring(table), tmp_path)
+def test_compiles_without_a_warning_and_fits(table: dict[str, object]) -> None:
+    built = built_once(wiring(table))
     assert built.hex.read_text().endswith(":00000001FF\n")
     assert 8000 < built.flash < 0.85 * 30720
     assert built.ram < 2048 - 256

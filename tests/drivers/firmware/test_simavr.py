@@ -10,9 +10,9 @@ import pytest
 from hilcl.drivers import potboard_protocol as wire
 from hilcl.drivers.chips import Lines, SpiFrame, UpDownFrame, chip, waveform, write_frames
 from hilcl.drivers.chips.updown import stores
-from hilcl.drivers.firmware.build import build
 from hilcl.drivers.firmware.wiring import Wiring
 from hilcl.sim_backend.emulation.firmware import FirmwareBoard
+from tests.drivers.firmware.bench import built as built_once
 from tests.drivers.firmware.bench import wiring
 
 RUNNER = Path(__file__).parent / "simavr" / "runner.c"
@@ -29,11 +29,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def in_simavr(board: Wiring, data: bytes, folder: Path, seconds: float) -> list[list[str]]:
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("simavr") / "runner"
+    subprocess.run(["gcc", "-O1", "-o", str(program), str(RUNNER), "-lsimavr", "-lelf"], check=True)
+    return program
+
+
+def in_simavr(board: Wiring, data: bytes, runner: Path, seconds: float) -> list[list[str]]:
     """Return the events of a run as words."""
-    built = build(board, folder / "firmware")
-    runner = folder / "runner"
-    subprocess.run(["gcc", "-O1", "-o", str(runner), str(RUNNER), "-lsimavr", "-lelf"], check=True)
+    built = built_once(board)
     ports = "".join(sorted({pin[0] for pin in board.board.pins.values()}))
     words = [str(runner), str(built.elf), board.board.mcu, str(board.board.clock), str(board.baud), ports, str(seconds)]
     done = subprocess.run(words, input=data, capture_output=True, check=True)
@@ -52,10 +57,10 @@ def answer(events: list[list[str]]) -> bytes:
     return bytes(int(words[1], 16) for words in events if words[0] == "out")
 
 
-def test_spi_windows_and_answers(tmp_path: Path) -> None:
+def test_spi_windows_and_answers(runner: Path) -> None:
     board = wiring(WRITES)
     data = conversation(wire.Write(0, CODES), wire.Read(0, 6, shadow=True), wire.ReadCounters())
-    events = in_simavr(board, data, tmp_path, 0.3)
+    events = in_simavr(board, data, runner, 0.3)
     windows: list[bytes] = []
     selected = False
     for words in events:
@@ -75,15 +80,15 @@ def test_spi_windows_and_answers(tmp_path: Path) -> None:
         if isinstance(frame, SpiFrame)
     ]
     assert windows[-12:] == expected
-    other = FirmwareBoard(board, lambda codes: None)
+    other = FirmwareBoard(board, lambda codes: None, built=built_once(board))
     try:
         assert answer(events) == other.feed(data, 0.0)
     finally:
         other.close()
 
 
-def test_counts_and_never_stores(tmp_path: Path) -> None:
-    events = in_simavr(wiring(COUNTS), conversation(wire.Write(0, (37,)), wire.Write(0, (40,))), tmp_path, 0.3)
+def test_counts_and_never_stores(runner: Path) -> None:
+    events = in_simavr(wiring(COUNTS), conversation(wire.Write(0, (37,)), wire.Write(0, (40,))), runner, 0.3)
     names = {"2": "deselected", "3": "up", "4": "clock"}
     levels = {"deselected": True, "up": True, "clock": True}
     seen: list[Lines] = []
