@@ -434,6 +434,7 @@ class FirmwareBoard:
         """Start again, as after a brown-out of the microcontroller and the chips."""
         with self._lock:
             self.machine.reset(power=True)
+            self._epoch = None
 
     def close(self) -> None:
         """End the emulator; may be called twice."""
@@ -445,7 +446,7 @@ class FirmwareBoard:
     def _sleep(self, now: float) -> None:
         """Let the processor's clock catch up with the caller's; it is ahead after it had work to do."""
         if self._epoch is None:
-            self._epoch = now
+            self._epoch = now - self.machine.feed(b"").cycles / self.wiring.board.clock
         self.machine.feed(b"", round((now - self._epoch) * self.wiring.board.clock))
 
     def _connected(self, source: int) -> bool:

@@ -188,23 +188,16 @@ void settle_wait(uint32_t microseconds)
         wait_us(microseconds - gone);
 }
 
-/* ADC. The interrupt begins the next conversion first and then puts the last one's result aside. */
+/* ADC. The next conversion runs while the last one is worked on. */
 
 #if ADCS
 
-#define READINGS 32 /* a power of two */
-
-static volatile uint16_t readings[READINGS];
-static volatile uint8_t readings_head, readings_tail;
-static volatile bool converting;
 static uint8_t channels_left;
 static uint16_t averages_left, averages_each;
 static const struct adc_wire *channel_next;
 
-static inline uint8_t after(uint8_t reading) { return (uint8_t)(reading + 1) & (READINGS - 1); }
-
-/* Begin what is due. False if nothing is. */
-static inline bool convert_next(void)
+/* Select what is to be read next. False if nothing is. */
+static inline bool select_next(void)
 {
     uint16_t left = averages_left;
     if (left == 0) {
@@ -221,56 +214,41 @@ static inline bool convert_next(void)
         channels_left = (uint8_t)(channels - 1);
         left = averages_each;
     }
-    ADCSRA = 1 << ADEN | 1 << ADSC | 1 << ADIE | ADC_PRESCALER;
     averages_left = left - 1;
     return true;
 }
 
-ISR(ADC_vect)
+static inline void convert(void) { ADCSRA = 1 << ADEN | 1 << ADSC | ADC_PRESCALER; }
+
+static inline void wait_converted(void)
 {
-    /* Room is kept for the conversion that begins, so what has been taken is never lost. */
-    const uint8_t at = readings_head, next = after(at);
-    if (after(next) == readings_tail || !convert_next())
-        converting = false;
-    readings[at] = ADC;
-    readings_head = next;
+    while (ADCSRA & (1 << ADSC))
+        ;
 }
+
+/* A conversion keeps its channel from one clock of the ADC after its start, so that the next channel can be selected
+ * while it runs. Here that clock is over if it is as short as a microsecond. */
+#define SELECT_EARLY (ADC_PRESCALER <= 4)
 
 void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
 {
-    adc_stop();
     channel_next = adc_wires + first;
     channels_left = count;
     averages_each = averages;
     averages_left = 0;
-    ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { converting = convert_next(); }
+    if (select_next())
+        convert();
 }
 
 uint16_t adc_next(void)
 {
-    const uint8_t at = readings_tail;
-    while (readings_head == at)
-        ;
-    const uint16_t code = readings[at];
-    readings_tail = after(at);
-    if (!converting) { /* it had to wait for room, or has done all */
-        ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { converting = convert_next(); }
-    }
-    return code;
-}
-
-void adc_stop(void)
-{
-    ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
-    {
-        channels_left = 0;
-        averages_left = 0;
-    }
-    while (converting && (ADCSRA & (1 << ADSC)))
-        ;
-    ADCSRA = 1 << ADEN | 1 << ADIF | ADC_PRESCALER;
-    converting = false;
-    readings_head = readings_tail = 0;
+    if (!SELECT_EARLY)
+        wait_converted();
+    const bool more = select_next();
+    wait_converted();
+    if (more)
+        convert();
+    return ADC; /* stays until the next conversion is over */
 }
 
 #else
@@ -283,8 +261,6 @@ void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
 }
 
 uint16_t adc_next(void) { return 0; }
-
-void adc_stop(void) {}
 
 #endif
 
@@ -398,7 +374,6 @@ int main(void)
     potboard_start(count_boots());
 #if ADCS
     adc_begin(0, 1, 1); /* the first conversion takes twice as long */
-    sei();
     adc_next();
 #endif
     serial_start(BAUD);

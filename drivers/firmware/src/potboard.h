@@ -75,10 +75,9 @@ void potboard_tick(uint32_t now);
 uint8_t pots_write(uint16_t first, uint8_t count, const uint16_t *codes, uint16_t *held);
 uint8_t pots_read(uint16_t first, uint8_t count, uint16_t *codes);
 void pots_unlock(void);
-/* Readings of channels one after the other, each so many times; they are taken beside whatever else is done. */
+/* Readings of channels one after the other, each so many times: as many as are begun are fetched. */
 void adc_begin(uint8_t first, uint8_t count, uint16_t averages);
 uint16_t adc_next(void); /* waits for it */
-void adc_stop(void); /* readings that nobody wants any more */
 void source_set(uint8_t source, int64_t nanovolts);
 void switch_set(uint8_t number, bool closed);
 void settle_start(void); /* now something has changed */

@@ -877,23 +877,16 @@ static uint8_t write_or_step(bool step)
     status = write_codes(run);
     if (status != OK)
         return status;
-    /* With nothing to wait for, the first readings are taken while the pots are read back. */
-    const bool at_once = step && request.settling == 0 && request.pair_count == 0;
-    if (at_once)
-        begin_scan(&request.scan);
     status = check_codes(run, request.verify);
-    if (status != OK) {
-        if (at_once)
-            adc_stop();
+    if (status != OK)
         return status;
-    }
-    if (step && request.pair_count)
+    if (step)
         drive(request.pairs, request.pair_count);
     settle_wait(request.settling);
-    if (step && !at_once)
+    if (step) {
         begin_scan(&request.scan);
-    if (step) /* all that could be refused has been checked, so the reply may go while it grows */
-        out.streamed = true;
+        out.streamed = true; /* all that could be refused has been checked, so the reply may go while it grows */
+    }
     put_written(&run, request.verify);
     if (step)
         scan_channels(&request.scan);

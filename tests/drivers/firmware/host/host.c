@@ -39,12 +39,14 @@ uint8_t pots_read(uint16_t first, uint8_t count, uint16_t *codes)
 
 void pots_unlock(void) {}
 
-/* Readings are only to be had as they were asked for. */
+/* As many readings as are asked for are to be fetched. */
 static uint8_t adc_channel, adc_channels;
 static uint16_t adc_averages, adc_left;
 
 void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
 {
+    if (adc_channels)
+        abort();
     adc_channel = first;
     adc_channels = count;
     adc_averages = adc_left = averages;
@@ -62,8 +64,6 @@ uint16_t adc_next(void)
     }
     return code;
 }
-
-void adc_stop(void) { adc_channels = 0; }
 
 void source_set(uint8_t source, int64_t nanovolts) { driven[source] = nanovolts; }
 
