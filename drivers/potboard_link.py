@@ -143,9 +143,7 @@ class PotBoardLink:
             ) from cause
 
     def _open_port(self) -> serial.Serial:
-        return serial.serial_for_url(
-            self.port, baudrate=self.baud, timeout=SLICE, write_timeout=1.0, exclusive=True
-        )
+        return serial.serial_for_url(self.port, baudrate=self.baud, timeout=SLICE, write_timeout=1.0, exclusive=True)
 
     def reopen(self, patience: float) -> None:
         """Open the port again, for up to ``patience`` seconds: a USB device is away for a while after a reset.
@@ -179,16 +177,17 @@ class PotBoardLink:
         end = time.monotonic() + patience
         greeting = None
         while greeting is None:
-            for rate in self._rates():
+            rates = self._rates()
+            for rate in rates:
                 self._set_baud(rate)
+                self._put(b"\0\0")
                 try:
-                    self._put(b"\0\0")
                     greeting = self._exchange(request_frame(Hello(MAJOR, MINOR), 0), 0.0)
+                except Silence:
+                    if rate == rates[-1] and time.monotonic() >= end:
+                        raise
+                else:
                     break
-                except Silence as silence:
-                    last = silence
-            if greeting is None and time.monotonic() >= end:
-                raise last
         if not isinstance(greeting, Greeting):
             raise self._nonsense("HELLO")
         if greeting.major != MAJOR:
@@ -216,7 +215,8 @@ class PotBoardLink:
     def speed_up(self) -> bool:
         """Go over to the fast baud rate, if there is one. Return False if the board stays at the first one.
 
-        Where that was found out by trying, the board may have left its outputs and its watchdog off. Raises Silence if the board is not heard at either rate any more.
+        Where that was found out by trying, the board may have left its outputs and its watchdog off.
+        Raises Silence if the board is not heard at either rate any more.
         """
         wanted, first = self.options.fast_baud, self.options.baud
         if wanted is None or wanted == self.baud:

@@ -325,8 +325,8 @@ class FirmwareMachine:
 class FirmwareBoard:
     """The firmware as a board for ``PotBoardServer``, with what EmulatedPotBoard offers: ``feed``, ``tick``, ``codes``.
 
-    ``set_codes``, ``read_nodes``, ``ports``, ``switches`` and ``clock`` as for EmulatedPotBoard. The host's baud rate is
-    that of the wiring until ``host_baud`` changes it. Times given to ``feed`` and ``tick`` are seconds of any clock.
+    ``set_codes``, ``read_nodes``, ``ports``, ``switches`` and ``clock`` as for EmulatedPotBoard. The host's baud rate
+    is that of the wiring until ``host_baud`` changes it. Times given to ``feed`` and ``tick`` are seconds of any clock.
     Raises InputError for a wiring the ports do not fit, and where the compiler or the emulator is not installed.
     """
 

@@ -5,7 +5,7 @@ import logging
 import os
 import selectors
 import socket
-import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -305,5 +305,6 @@ def _line_rate(terminal: int) -> int | None:
     import fcntl
 
     with contextlib.suppress(OSError):
-        return int(struct.unpack_from("=I", fcntl.ioctl(terminal, TCGETS2, bytes(TERMIOS2_BYTES)), TERMIOS2_BYTES - 4)[0])
+        settings = fcntl.ioctl(terminal, TCGETS2, bytes(TERMIOS2_BYTES))
+        return int.from_bytes(settings[-4:], sys.byteorder)
     return None

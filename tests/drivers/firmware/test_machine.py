@@ -60,7 +60,6 @@ class Board:
         assert isinstance(greeting, wire.Greeting)
         return greeting
 
-
     def begin(self) -> None:
         """Switch the board off and on, and forget what was before."""
         self.machine.reset(power=True)
@@ -202,7 +201,7 @@ def test_sixty_pots_at_a_megabaud(make: Make) -> None:
     [(128, {115_200: 1.2, FAST: 3.5}), (16, {115_200: 1.05, 250_000: 1.12, 500_000: 1.3, FAST: 1.75})],
 )
 def test_a_step_takes_little_more_than_its_wire_time(make: Make, prescaler: int, shares: dict[int, float]) -> None:
-    """Sixteen pots written and read back, sixteen channels read by the AVR's own ADC, none of whose codes ends a block."""
+    """Sixteen pots written and read back, sixteen channels read by the AVR's own ADC; no code read ends a block."""
     board = make(
         {
             "board": "mega",
@@ -238,6 +237,17 @@ def test_readings_wait_for_settling(make: Make, settling: int) -> None:
         ran = board.machine.feed(request)
         steps.append((ran.last_sent - ran.arrived) / CLOCK)
     assert settling * 1e-6 - 200e-6 <= steps[1] - steps[0] <= settling * 1e-6 + 150e-6
+
+
+def test_a_commit_that_the_safe_state_refuses_forgets_the_stage(make: Make) -> None:
+    board = make(NANO)
+    board.greet()
+    board.ask(wire.Stage(0, (5, 6)))
+    board.ask(wire.Safe(wire.SafeAction.LATCH))
+    crc = wire.stage_crc([(0, 5), (1, 6)])
+    assert board.ask(wire.Commit(crc)) == wire.Refusal(wire.Status.SAFE, wire.Reason.HOST)
+    board.ask(wire.Safe(wire.SafeAction.CLEAR))
+    assert board.ask(wire.Commit(crc)) == wire.Refusal(wire.Status.STAGE_CRC)
 
 
 def test_the_adc_reads_to_the_nearest_code(make: Make) -> None:

@@ -164,6 +164,21 @@ def test_staged_codes_are_written_together(bench: Bench) -> None:
     assert bench.codes[1:] == [[5, 128, 900]]
 
 
+@pytest.mark.parametrize("refused", ["latched", "malformed", "another CRC"])
+def test_a_refused_commit_forgets_the_stage(bench: Bench, refused: str) -> None:
+    bench.ask(wire.Stage(0, (5,)))
+    crc = wire.stage_crc([(0, 5)])
+    if refused == "latched":
+        bench.ask(wire.Safe(wire.SafeAction.LATCH))
+        assert bench.ask(wire.Commit(crc)) == wire.Refusal(wire.Status.SAFE, wire.Reason.HOST)
+        bench.ask(wire.Safe(wire.SafeAction.CLEAR))
+    elif refused == "malformed":
+        bench.send(Frame(wire.Opcode.COMMIT, 9, b"\x01").encode())
+    else:
+        bench.ask(wire.Commit(crc ^ 1))
+    assert bench.ask(wire.Stage(2, (900,))) == wire.Staged(1)
+
+
 def test_a_replayed_request_executes_once(bench: Bench) -> None:
     frame = wire.request_frame(wire.Write(0, (9,)), 7).encode()
     first, again = bench.send(frame), bench.send(frame)
