@@ -167,7 +167,7 @@ def test_agrees_with_the_emulator(make: Make, table: dict[str, object]) -> None:
     # Pauses that the watchdog sleeps through cost the emulator most of its time.
     sequences = Sequences(board.wiring, seed=2, pauses=(*[0.001] * 24, 0.5, 0.5, 7.0))
     now = 0.0
-    for number in range(60):
+    for number in range(40):
         if number:
             board.firmware.reset()
             twin.reset()
