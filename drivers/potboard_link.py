@@ -134,6 +134,7 @@ class PotBoardLink:
         self._heard_bytes = 0
         self.baud = options.baud
         """Bits a second at present."""
+        self._patience = math.inf if options.watchdog is None else options.watchdog / (2 * options.tries)
         try:
             self._serial = self._open_port()
         except (serial.SerialException, OSError, ValueError) as cause:
@@ -286,10 +287,13 @@ class PotBoardLink:
         # The reply's length is not always known beforehand, so room is made for the longest.
         wire = 10 * (len(data) + longest_encoded(self.frame_limit) + 2) / self.baud
         wait = 2 * wire + seconds + self.options.turnaround
+        # A board that has not heard the frame must hear it again before its watchdog takes the silence for the end.
+        soon = 2 * wire + seconds + min(self.options.turnaround, self._patience)
         for attempt in range(self.options.tries):
+            last = attempt + 1 == self.options.tries
             self.retries += attempt > 0
             self._put(data)
-            reply = self._answer(frame, time.monotonic() + wait)
+            reply = self._answer(frame, time.monotonic() + (wait if last else soon))
             if reply is not None:
                 if self.options.watcher is not None:
                     self.options.watcher.received(self._heard_bytes)
@@ -300,7 +304,9 @@ class PotBoardLink:
             else "only garbage came back: check the baud rate and the cable"
         )
         name = Opcode(frame.kind).name
-        raise Silence(f"{self.label} did not answer {name} in {self.options.tries} tries of {wait:.3g} s; {heard}")
+        raise Silence(
+            f"{self.label} did not answer {name} in {self.options.tries} tries of up to {wait:.3g} s; {heard}"
+        )
 
     def _answer(self, request: Frame, deadline: float) -> Reply | None:
         """Return the reply to ``request``, None if none came in time or the board said that it lost the frame."""

@@ -64,7 +64,11 @@ def make_safe(target: Target, *, ramp: bool = False, retries: int = 2) -> str:
         case "potboard":
             # No watchdog: nobody would feed it.
             options = PotBoardOptions(
-                baud=target.baud, turnaround=target.turnaround, boot_time=target.boot_time, watchdog=None
+                baud=target.baud,
+                fast_baud=target.fast_baud,
+                turnaround=target.turnaround,
+                boot_time=target.boot_time,
+                watchdog=None,
             )
             identity = latch_safe(target.name, target.resource, options, target.serial)
             return f"safe, verified: sources off, switches open, pots at their safe codes ({identity})"

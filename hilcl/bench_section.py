@@ -113,6 +113,7 @@ class PotBoardInstrument(Section):
     resource: str
     serial: str | None = None
     baud: Whole = Field(default=115_200, gt=0)
+    fast_baud: Whole | None = Field(default=None, gt=0)
     turnaround: Seconds = Field(default=0.02, ge=0)
     boot_time: Seconds = Field(default=3.0, ge=0)
     watchdog: Annotated[float | None, BeforeValidator(_watchdog)] = 2.0

@@ -224,6 +224,7 @@ class _Devices:
     def _pot_board(self, name: str, instrument: PotBoardInstrument, resource: str) -> PotBoard:
         options = PotBoardOptions(
             baud=instrument.baud,
+            fast_baud=instrument.fast_baud,
             turnaround=instrument.turnaround + self._there.patience,
             boot_time=instrument.boot_time,
             watchdog=instrument.watchdog,

@@ -33,6 +33,7 @@ class Target(Section):
     visa: str = "@py"
     timeout: float = 3.0
     baud: int = 9600
+    fast_baud: int | None = None
     turnaround: float = 0.02
     boot_time: float = 3.0
     bank: Bank | None = None
@@ -91,6 +92,7 @@ def _target(bench: BenchSection, name: str, instrument: AnyInstrument) -> Target
                 resource=instrument.resource,
                 serial=instrument.serial,
                 baud=instrument.baud,
+                fast_baud=instrument.fast_baud,
                 turnaround=instrument.turnaround,
                 boot_time=instrument.boot_time,
             )

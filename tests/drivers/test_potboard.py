@@ -1,6 +1,7 @@
 """The pot board's driver against the emulated board on a real pseudo-terminal."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -48,6 +49,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.damage_requests = 0
+        self.lose_requests = 0
         self.lose_replies = 0
         self.prefix = b""
         self.before: Callable[[], None] | None = None
@@ -56,6 +58,9 @@ class Faults:
         if self.before is not None:
             before, self.before = self.before, None
             before()
+        if data and self.lose_requests:
+            self.lose_requests -= 1
+            return b""
         if self.damage_requests:
             self.damage_requests -= 1
             return data[:3] + bytes([data[3] ^ 0x80]) + data[4:]
@@ -70,7 +75,9 @@ class Faults:
 
 
 class Bench:
-    def __init__(self, pots: int = 16, *, readback: bool = True, channels: int = 3) -> None:
+    def __init__(
+        self, pots: int = 16, *, readback: bool = True, channels: int = 3, now: Callable[[], float] | None = None
+    ) -> None:
         self.volts = np.linspace(0.5, 2.5, channels)
         self.terminals = (Terminal(), Terminal())
         self.clamped = Terminal()
@@ -90,7 +97,7 @@ class Bench:
             identity="lab,emulated pot board,7,1.0",
             faults=self.pot_faults,
         )
-        self.server = PotBoardServer(self.board, faults=self.wire, now=lambda: self.seconds)
+        self.server = PotBoardServer(self.board, faults=self.wire, now=now or (lambda: self.seconds))
 
     def take(self, codes: IntArray) -> None:
         self.given.append(codes.tolist())
@@ -256,6 +263,14 @@ def test_a_lost_reply_is_sent_again_and_nothing_executes_twice(bench: Bench) -> 
         board.write(np.full(16, 3))
         assert bench.board.writes == 1
         assert board.counters().replays >= 1
+
+
+def test_a_board_that_heard_nothing_hears_it_again_before_its_watchdog_expires() -> None:
+    bench = Bench(now=time.monotonic)
+    with bench.server, bench.open(replace(PATIENT, watchdog=2.0, heartbeat=True)) as board:
+        bench.wire.lose_requests = 1
+        board.write(np.full(16, 3))
+        assert bench.board.codes.tolist() == [3] * 16
 
 
 def test_a_damaged_frame_is_sent_again(bench: Bench) -> None:

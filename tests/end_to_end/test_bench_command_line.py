@@ -616,9 +616,10 @@ def without_imperfections(text: str) -> str:
     return text[: text.index("[simulation]")] if "[simulation]" in text else text
 
 
-@pytest.mark.parametrize("name", ["divider", "grid", "bench16", "bench32"])
+@pytest.mark.parametrize("name", ["divider", "fast divider", "grid", "bench16", "bench32"])
 def test_the_emulated_bench_takes_the_simulators_codes(name: str, tmp_path: Path) -> None:
-    texts = {"divider": DIVIDER_BENCH, "grid": GRID_BENCH}
+    faster = replaced(DIVIDER_BENCH, ('driver = "potboard"', 'driver = "potboard"\nfast_baud = 1000000'))
+    texts = {"divider": DIVIDER_BENCH, "fast divider": faster, "grid": GRID_BENCH}
     text = texts.get(name) or (EXAMPLES / f"{name}.toml").read_text("utf-8")
     path, store = tmp_path / "bench.toml", tmp_path / "hilcl.sqlite"
     path.write_text(without_imperfections(text), "utf-8")

@@ -26,6 +26,7 @@ def test_the_firmware_takes_the_simulators_codes(tmp_path: Path) -> None:
     text = (EXAMPLES / "bench16.toml").read_text(encoding="utf-8")
     text = re.sub(r"^meters = \{ bits.*$", 'meters = { bits = 10, range = "5 V" }', text, flags=re.MULTILINE)
     file = tmp_path / "bench16.toml"
+    text = text.replace("baud = 1000000\n", "baud = 115200\nfast_baud = 1000000\n")
     file.write_text(text.replace("seed = 4\n", 'seed = 4\npot_board = "firmware"\n'), encoding="utf-8")
     for backend in ("sim", "emulated"):
         done = hilcl("run", file, "--backend", backend, "--name", backend, "--store", "s.sqlite", cwd=tmp_path)
