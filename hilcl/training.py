@@ -14,15 +14,19 @@ from hilcl.board import Board, BoardSnapshot, free_drives, require_usable
 from hilcl.certificate import contrast_lower_bound, lipschitz_constant, rounding_allowance, safe_step_size
 from hilcl.device_range import DeviceRange, Projection, Rounding
 from hilcl.errors import BoardError, HilclError, MeasurementError, RuleError
-from hilcl.learning import RobbinsMonro, Rule
+from hilcl.learning import ContrastiveLearning, RobbinsMonro, Rule
 from hilcl.network import Network
 from hilcl.task import Task
 from hilcl.uninterrupted import uninterrupted
+from hilcl.whole_step import Stepper, StepsWhole
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds spent in one epoch: measuring both phases, computing the update and projection, programming."""
+    """Seconds spent in one epoch: measuring both phases, computing the update and projection, programming.
+
+    A board that computes phases and update in one has it all in ``measure``.
+    """
 
     measure: float
     update: float
@@ -193,6 +197,7 @@ class _Loop:
         self.schedule = rule.step_size if isinstance(rule.step_size, RobbinsMonro) else None
         self.generator = np.random.default_rng(seed)
         self.draws = rounding == "stochastic" or rule.batch_size is not None
+        self.stepper = self.new_stepper()
         self.epoch = self.updates = 0
         self.lower_bound = 0.0
         self.resume = resume
@@ -210,6 +215,14 @@ class _Loop:
         if present is not self.range_as_given:
             self.range_as_given, self.range = present, present.for_edges(self.board.network.n_edges)
             self.state = frozen(self.range.clip(self.state))
+            self.stepper = self.new_stepper()
+
+    def new_stepper(self) -> Stepper | None:
+        """Return the board's own way of doing a whole epoch, where it has one for this rule."""
+        plain = getattr(type(self.rule), "direction", None) is ContrastiveLearning.direction
+        if not plain or self.rule.batch_size is not None or not isinstance(self.board, StepsWhole):
+            return None
+        return self.board.stepper(self.task, self.rule.nudge, self.range)
 
     def run(self, epochs: int) -> Iterator[Step]:
         try:
@@ -218,7 +231,10 @@ class _Loop:
                 self.board.restore(self.resume.board)
             for _ in range(self.epoch, epochs):
                 self.follow_range()
-                yield self.batch_epoch() if self.rule.batch_size is None else self.mini_batch_epoch()
+                if self.rule.batch_size is not None:
+                    yield self.mini_batch_epoch()
+                else:
+                    yield self.whole_epoch() or self.batch_epoch()
         except BaseException as error:
             try:
                 with uninterrupted("making the board safe"):
@@ -228,6 +244,35 @@ class _Loop:
                     raise
                 raise BoardError(f"{error}; moreover {unsafe}") from error
             raise
+
+    def whole_epoch(self) -> Step | None:
+        """One update from all samples in one computation of the board's; None where it has none."""
+        if self.stepper is None:
+            return None
+        start = time.perf_counter()
+        before, gamma = self.board.conductances, self.step_size()
+        found = self.stepper.step(self.state, gamma)
+        if found is None:
+            return None
+        measured = time.perf_counter()
+        self.state = found.state
+        self.updates += 1
+        self.lower_bound = max(self.lower_bound, found.bound)
+        realised = self.board.program(found.state)
+        done = time.perf_counter()
+        return self.step(
+            found.loss,
+            found.contrast,
+            found.outputs,
+            before,
+            realised,
+            Projection(found.state, None, found.pinned),
+            gamma,
+            found.residual,
+            found.power,
+            0.0,
+            Timings(measured - start, 0.0, done - measured),
+        )
 
     def batch_epoch(self) -> Step:
         """One update from all samples."""
@@ -311,11 +356,15 @@ class _Loop:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
+    def step_size(self) -> float:
+        """Return γ of the next update in S/V²."""
+        return self.first_step_size * (1.0 if self.schedule is None else self.schedule.at(self.updates))
+
     def update(self, direction: FloatArray) -> tuple[float, FloatArray, Projection]:
         """Move the unrounded state and return γ, the residual (M,) in V² and what is to be written."""
         if not np.isfinite(direction).all():
             raise _missing_update(self.board.network, direction)
-        gamma = self.first_step_size * (1.0 if self.schedule is None else self.schedule.at(self.updates))
+        gamma = self.step_size()
         wish = self.state - gamma * direction
         projection = self.range.project(wish, self.rounding, self.generator)
         state = projection.conductances if projection.codes is None else self.range.clip(wish)

@@ -12,10 +12,13 @@ from hilcl.errors import BoardError, InputError
 from hilcl.network import Network
 from hilcl.potentiometer import Potentiometer
 from hilcl.sim_backend.basis import Accuracy, Basis, BasisSolver
+from hilcl.sim_backend.fused import FusedKernel, FusedStepper, is_compiled
 from hilcl.sim_backend.imperfections import Imperfections
 from hilcl.sim_backend.solvers import SolverName
 from hilcl.sim_backend.terminals import settle
 from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
+from hilcl.task import Task
+from hilcl.whole_step import Stepper
 
 
 class SimulatedBoard(SafeExit):
@@ -59,6 +62,10 @@ class SimulatedBoard(SafeExit):
         circuit = _with_ground(network) if self._grounded else network
         self._solver = BasisSolver(circuit, solver, accuracy)
         self._basis: Basis | None = None
+        self._ideal_terminals = defects == Imperfections(pots=defects.pots)
+        fused = self._solver.solver_name == "fused" and accuracy == "standard" and self._ideal_terminals
+        self._kernel = FusedKernel(network) if fused and FusedKernel.applies(network) else None
+        self._projected: FloatArray | None = None
         self.program(per_edge("conductances", conductances, network.n_edges, InputError))
 
     @property
@@ -91,8 +98,20 @@ class SimulatedBoard(SafeExit):
         """Which solver computes this board."""
         return self._solver.solver_name
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever waits for this board should know."""
+        if self._kernel is None or is_compiled():
+            return ()
+        return ("the fast kernels are being compiled, once on this computer: about ten seconds",)
+
     def program(self, conductances: npt.ArrayLike) -> FloatArray:
         """Project (M,) siemens onto the devices, set them, and return the nominal realised conductances (M,)."""
+        if conductances is self._projected and self._projected is not None:
+            # Projected by this board's own kernel, and read-only.
+            self._conductances = self._true_conductances = self._projected
+            self._basis = self._projected = None
+            return self._conductances
         wished = per_edge("conductances", conductances, self._network.n_edges, InputError)
         if not (np.isfinite(wished) & (wished > 0)).all():
             edge = int(np.flatnonzero(~(np.isfinite(wished) & (wished > 0)))[0])
@@ -130,10 +149,18 @@ class SimulatedBoard(SafeExit):
         targets = samples_by("targets", targets, len(self._network.outputs), InputError)
         if not (np.isfinite(inputs).all() and np.isfinite(targets).all()):
             raise InputError("a contrast needs finite volts at every input and output")
-        ideal = Imperfections(pots=self._imperfections.pots)
-        if self._imperfections != ideal:
+        if not self._ideal_terminals:
             return contrast_from_responses(self, inputs, targets, nudge)
+        if self._kernel is not None:
+            return self._kernel.contrast(self._true_conductances, inputs, targets, nudge)
         return fused_contrast(self._current_basis(), inputs, targets, nudge)
+
+    def stepper(self, task: Task, nudge: float, limits: DeviceRange) -> Stepper | None:
+        """Return the compiled step of a continuous and ideal board with the solver "fused"; see ``StepsWhole``."""
+        whole = self._exact and not limits.is_discrete and limits is self._device_range
+        if self._kernel is None or not whole or type(self).contrast is not SimulatedBoard.contrast:
+            return None
+        return FusedStepper(self._kernel, self._for_kernel, self._take_projected, task, nudge, limits)
 
     def snapshot(self) -> BoardSnapshot:
         """Return the state of the noise generator, the only memory a simulated board has."""
@@ -151,6 +178,12 @@ class SimulatedBoard(SafeExit):
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _for_kernel(self) -> FloatArray:
+        return self._true_conductances
+
+    def _take_projected(self, conductances: FloatArray) -> None:
+        self._projected = conductances
 
     def _current_basis(self) -> Basis:
         if self._basis is None:

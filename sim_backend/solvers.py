@@ -15,7 +15,7 @@ from scipy.sparse.linalg import splu
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.errors import InputError, SolverError
 
-SolverName = Literal["auto", "dense", "superlu", "qdldl"]
+SolverName = Literal["auto", "dense", "superlu", "qdldl", "fused"]
 
 DENSE_UP_TO = {"qdldl": 80, "superlu": 200}
 """Floating nodes up to which dense LAPACK is faster than the sparse solver at hand (benchmarks/steps.py)."""
@@ -60,6 +60,7 @@ class GroundedEdges:
         inner = (first >= 0) & (second >= 0)
         self.coupled_edges = edge[inner]
         self.coupled = np.stack([first[inner], second[inner]])
+        self.ends = np.stack([first, second], axis=1)
         self.diagonal_edges = np.concatenate([edge[first >= 0], edge[second >= 0]])
         self.diagonal = np.concatenate([first[first >= 0], second[second >= 0]])
         self.fill = min(1.0, (2 * len(self.coupled_edges) + self.size) / max(1, self.size) ** 2)
@@ -219,4 +220,8 @@ def make_solver(n_nodes: int, edges: IntArray, floating: IntArray, name: SolverN
         if not installed:
             raise InputError("the solver qdldl is not installed: pip install 'hilcl[fast]', or choose another")
         return QDLDLSolver(grounded)
-    raise InputError(f"there is no solver {name!r}: choose auto, dense, superlu or qdldl")
+    if name == "fused":
+        from hilcl.sim_backend.fused import FusedSolver
+
+        return FusedSolver(grounded.size, grounded.ends)
+    raise InputError(f"there is no solver {name!r}: choose auto, dense, superlu, qdldl or fused")

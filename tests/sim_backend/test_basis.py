@@ -24,7 +24,7 @@ from tests.sim_backend.exact_oracle import (
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-SOLVERS: list[SolverName] = ["dense", "superlu", "qdldl"]
+SOLVERS: list[SolverName] = ["dense", "superlu", "qdldl", "fused"]
 
 STANDARD = 1e-9
 """What "standard" keeps of node potentials, relative to the driven span, on boards that mix 1e-6 S and 2e-2 S."""

@@ -91,7 +91,7 @@ class TestResponses:
         delivered = (response.potentials[:, TORUS.terminals] * response.currents).sum(axis=1)
         np.testing.assert_allclose(delivered, dissipated, rtol=1e-11)
 
-    @pytest.mark.parametrize("solver", ["dense", "superlu", "qdldl"])
+    @pytest.mark.parametrize("solver", ["dense", "superlu", "qdldl", "fused"])
     def test_every_solver_gives_the_same_board(self, solver: SolverName) -> None:
         board, reference = torus_board(solver=solver, accuracy="certified"), torus_board()
         assert board.solver_name == solver
