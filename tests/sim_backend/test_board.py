@@ -166,13 +166,20 @@ class TestResponses:
             SimulatedBoard(CHAIN, 1e-3).respond([[1.0, np.nan, np.nan], [np.nan] * 3])
 
 
+@pytest.fixture(params=["auto", "fused"])
+def solver(request: pytest.FixtureRequest) -> SolverName:
+    """One solver of each way to a contrast: from the basis, and from one compiled pass."""
+    name: SolverName = request.param
+    return name
+
+
 class TestContrast:
     INPUTS = np.random.default_rng(7).uniform(-1, 1, (9, 3))
     TARGETS = np.random.default_rng(8).uniform(-0.5, 0.5, (9, 2))
 
     @pytest.mark.parametrize("nudge", [1.0, 0.5, 0.05])
-    def test_the_fused_contrast_is_that_of_two_responses(self, nudge: float) -> None:
-        board = torus_board()
+    def test_the_fused_contrast_is_that_of_two_responses(self, solver: SolverName, nudge: float) -> None:
+        board = torus_board(solver=solver)
         fused = board.contrast(self.INPUTS, self.TARGETS, nudge)
         measured = contrast_from_responses(board, self.INPUTS, self.TARGETS, nudge)
         np.testing.assert_allclose(fused.outputs, measured.outputs, rtol=0, atol=1e-14)
@@ -184,12 +191,12 @@ class TestContrast:
 
     @pytest.mark.parametrize("board", HOSTILE)
     @pytest.mark.parametrize("nudge", [1.0, 0.1])
-    def test_hostile_boards_against_rational_arithmetic(self, board: str, nudge: float) -> None:
+    def test_hostile_boards_against_rational_arithmetic(self, solver: SolverName, board: str, nudge: float) -> None:
         network, g = HOSTILE[board]
         generator = np.random.default_rng(1)
         inputs = generator.uniform(-1, 1, len(network.inputs))
         targets = generator.uniform(inputs.min(), inputs.max(), len(network.outputs))
-        fused = SimulatedBoard(network, g).contrast(inputs, targets, nudge)
+        fused = SimulatedBoard(network, g, solver=solver).contrast(inputs, targets, nudge)
         exact = exact_contrast(network, g, inputs.tolist(), targets.tolist(), nudge)
         np.testing.assert_allclose(fused.outputs[0], as_floats(exact.outputs), rtol=0, atol=1e-9)
         gradient = as_floats(exact.gradient)
@@ -217,8 +224,8 @@ class TestContrast:
         assert np.abs(fused.gradient - exact).max() <= 1e-13 * np.abs(exact).max()
         assert np.median(np.abs(fused.gradient / exact - 1)) <= 1e-13
 
-    def test_samples_add_up(self) -> None:
-        board = torus_board()
+    def test_samples_add_up(self, solver: SolverName) -> None:
+        board = torus_board(solver=solver)
         together = board.contrast(self.INPUTS, self.TARGETS, 0.5)
         alone = [board.contrast(u, y, 0.5) for u, y in zip(self.INPUTS, self.TARGETS, strict=True)]
         np.testing.assert_allclose(together.gradient, sum(one.gradient for one in alone), rtol=0, atol=1e-13)
@@ -226,9 +233,9 @@ class TestContrast:
             np.testing.assert_allclose(together.outputs[sample], one.outputs[0], rtol=1e-13)
             np.testing.assert_allclose(together.contrast[sample], one.contrast[0], rtol=1e-11)
 
-    def test_the_contrast_at_the_terminals(self) -> None:
+    def test_the_contrast_at_the_terminals(self, solver: SolverName) -> None:
         """Q = (y − o)ᵀ S_c (y − o), S_c the Schur complement of the Laplacian onto the outputs, inputs held."""
-        board = torus_board()
+        board = torus_board(solver=solver)
         incidence = TORUS.incidence.toarray()
         whole = incidence @ np.diag(board.conductances) @ incidence.T
         o, h = TORUS.outputs, TORUS.hidden
@@ -238,8 +245,8 @@ class TestContrast:
             error = self.TARGETS - result.outputs
             np.testing.assert_allclose(result.contrast, np.einsum("so,op,sp->s", error, schur, error), rtol=1e-11)
 
-    def test_powers(self) -> None:
-        board = torus_board()
+    def test_powers(self, solver: SolverName) -> None:
+        board = torus_board(solver=solver)
         free = board.respond(free_drives(self.INPUTS, 2))
         clamped = board.respond(np.hstack([self.INPUTS, self.TARGETS]))
         power_free, power_clamped = (
@@ -250,12 +257,12 @@ class TestContrast:
         np.testing.assert_allclose(result.contrast, power_clamped - power_free, rtol=1e-9)
         assert (result.contrast >= 0).all()
 
-    def test_the_gradient_is_the_derivative_of_the_contrast(self) -> None:
+    def test_the_gradient_is_the_derivative_of_the_contrast(self, solver: SolverName) -> None:
         """Central differences of the rational Q, so that only the step itself limits them."""
         network = Network.grid(3, 3, inputs=[0, 8], outputs=[2, 4])
         g = np.random.default_rng(3).uniform(1e-4, 1e-3, network.n_edges)
         inputs, targets = [1.0, 0.0], [0.7, 0.4]
-        gradient = SimulatedBoard(network, g).contrast(inputs, targets, 1.0).gradient
+        gradient = SimulatedBoard(network, g, solver=solver).contrast(inputs, targets, 1.0).gradient
         for edge in range(network.n_edges):
             step = np.zeros(network.n_edges)
             step[edge] = g[edge] * 2.0**-14
@@ -263,24 +270,24 @@ class TestContrast:
             slope = (up - down) / (Fraction((g + step)[edge]) - Fraction((g - step)[edge]))
             assert gradient[edge] == pytest.approx(float(slope), rel=1e-6, abs=1e-9)
 
-    def test_targets_already_met_have_no_contrast(self) -> None:
-        board = torus_board()
+    def test_targets_already_met_have_no_contrast(self, solver: SolverName) -> None:
+        board = torus_board(solver=solver)
         outputs = board.respond(free_drives(self.INPUTS, 2)).potentials[:, TORUS.outputs]
         result = board.contrast(self.INPUTS, outputs, 1.0)
         np.testing.assert_allclose(result.gradient, 0.0, atol=1e-14)
         np.testing.assert_allclose(result.contrast, 0.0, atol=1e-25)
 
-    def test_the_divider_of_the_theory(self) -> None:
+    def test_the_divider_of_the_theory(self, solver: SolverName) -> None:
         """Step 0.1 on g = (1, 1) with target 0.2: Δg = (−0.039, +0.021) for η = 1 and (−0.0345, +0.0255) for 0.5."""
-        board = SimulatedBoard(CHAIN, 1.0)
+        board = SimulatedBoard(CHAIN, 1.0, solver=solver)
         for nudge, change in ((1.0, [-0.039, 0.021]), (0.5, [-0.0345, 0.0255])):
             gradient = board.contrast([1.0, 0.0], [0.2], nudge).gradient
             np.testing.assert_allclose(-0.1 * gradient / nudge, change, rtol=1e-13)
 
-    def test_defective_pots_alone_keep_the_fused_path_on_the_true_conductances(self) -> None:
+    def test_defective_pots_alone_keep_the_fused_path_on_the_true_conductances(self, solver: SolverName) -> None:
         broken = Imperfections(pots=PotDefects(opened=(3,)))
-        board = torus_board(imperfections=broken)
-        truth = SimulatedBoard(TORUS, board.true_conductances)
+        board = torus_board(imperfections=broken, solver=solver)
+        truth = SimulatedBoard(TORUS, board.true_conductances, solver=solver)
         assert board.true_conductances[3] == 1e-9
         np.testing.assert_array_equal(
             board.contrast(self.INPUTS, self.TARGETS, 0.3).gradient,
@@ -317,15 +324,18 @@ class TestContrast:
         with pytest.raises(InputError, match=message):
             SimulatedBoard(CHAIN, 1e-3).contrast(inputs, targets, 1.0)
 
+    @pytest.mark.parametrize("solver", ["auto", "fused"])
     @settings(deadline=None, max_examples=60)
     @given(st.data(), st.floats(0.01, 1.0))
-    def test_random_boards_against_rational_arithmetic(self, data: st.DataObject, nudge: float) -> None:
+    def test_random_boards_against_rational_arithmetic(
+        self, solver: SolverName, data: st.DataObject, nudge: float
+    ) -> None:
         network = data.draw(networks(min_terminals=3).filter(lambda drawn: len(drawn.outputs) > 0))
         g = np.array(data.draw(st.lists(st.floats(1e-4, 1e-2), min_size=network.n_edges, max_size=network.n_edges)))
         n_inputs, n_outputs = len(network.inputs), len(network.outputs)
         inputs = data.draw(st.lists(VOLTS, min_size=n_inputs, max_size=n_inputs))
         targets = data.draw(st.lists(VOLTS, min_size=n_outputs, max_size=n_outputs))
-        result: Contrast = SimulatedBoard(network, g).contrast(inputs, targets, nudge)
+        result: Contrast = SimulatedBoard(network, g, solver=solver).contrast(inputs, targets, nudge)
         exact = exact_contrast(network, g, inputs, targets, nudge)
         scale = max(1e-3, *map(abs, inputs), *map(abs, targets))
         np.testing.assert_allclose(result.gradient, as_floats(exact.gradient), rtol=0, atol=1e-11 * nudge * scale**2)
