@@ -3,6 +3,7 @@
 Source: Huijzer, Chaffey, Besselink and van Waarde, arXiv:2503.00349; the constants are derived in docs/theory.md.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -149,11 +150,11 @@ def safe_step_size(rule: Rule, device_range: DeviceRange, lipschitz: float) -> f
     return resolved_step_size(rule, lipschitz)
 
 
-def rounding_allowance(task: Task, conductances: FloatArray) -> float:
-    """Return watts below which a lower bound on Q is the rounding of volts: (1e-12 U)² Σg, mean over the samples."""
+def rounding_per_siemens(task: Task) -> float:
+    """Return (1e-12 U)², mean over the samples, in V²: times Σg, the watts of Q that are the rounding of volts."""
     driven = np.hstack([task.inputs, task.targets])
     squares = (driven.max(axis=1) - driven.min(axis=1)) ** 2
-    return float(1e-24 * squares.mean() * conductances.sum())
+    return float(1e-24 * squares.mean())
 
 
 def contrast_lower_bound(direction: FloatArray, device_range: DeviceRange, allowance: float = 0.0) -> float:
@@ -163,13 +164,12 @@ def contrast_lower_bound(direction: FloatArray, device_range: DeviceRange, allow
     the box, edge by edge. It is lowered by the rounding of the sum and by ``allowance``, so that a positive bound is a
     proof. h must be the gradient itself, whatever direction a rule takes.
     """
-    falling = direction < 0
-    low, high = (np.broadcast_to(limit, direction.shape) for limit in (device_range.g_min, device_range.g_max))
-    terms = np.empty(len(direction))
-    terms[falling] = direction[falling] * high[falling]
-    terms[~falling] = direction[~falling] * low[~falling]
-    bound = terms.sum() - 1e-12 * np.abs(terms).sum() - allowance
-    return float(max(0.0, bound)) if np.isfinite(terms).all() else 0.0
+    terms = direction * np.where(direction < 0, device_range.g_max, device_range.g_min)
+    magnitude = float(np.add.reduce(np.abs(terms)))
+    # An edge without an upper limit may take the bound down without end.
+    if not math.isfinite(magnitude):
+        return 0.0
+    return max(0.0, float(np.add.reduce(terms)) - 1e-12 * magnitude - allowance)
 
 
 def _coverage(

@@ -1,5 +1,6 @@
 """What the devices can take: conductance limits, realisable conductances, and the projection onto them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,10 +133,11 @@ class DeviceRange:
             raise DeviceRangeError(f"rounding is 'nearest' or 'stochastic', not {rounding!r}")
         # The limits of a table with a row per edge are per edge, too.
         n_edges = self.g_min.size if self.g_min.ndim else 0
-        if np.isnan(conductances).any() or (n_edges and len(conductances) != n_edges):
+        # The largest of numbers is NaN where one of them is.
+        if math.isnan(np.maximum.reduce(conductances, initial=-np.inf)) or (n_edges and len(conductances) != n_edges):
             raise DeviceRangeError(f"{len(conductances)} conductances cannot be projected: give one number per edge")
         boxed = self.clip(conductances)
-        pinned = np.flatnonzero((conductances <= self.g_min) | (conductances >= self.g_max))
+        pinned = ((conductances <= self.g_min) | (conductances >= self.g_max)).nonzero()[0]
         if self.table is None:
             return Projection(boxed, None, pinned)
         values, codes, last = self._ladder

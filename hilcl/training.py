@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hilcl.arrays import FloatArray, IntArray, frozen
+from hilcl.arrays import FloatArray, IntArray, frozen, mean
 from hilcl.board import Board, BoardSnapshot, free_drives, require_usable
-from hilcl.certificate import contrast_lower_bound, lipschitz_constant, rounding_allowance, safe_step_size
+from hilcl.certificate import contrast_lower_bound, lipschitz_constant, rounding_per_siemens, safe_step_size
 from hilcl.device_range import DeviceRange, Projection, Rounding
 from hilcl.errors import BoardError, HilclError, MeasurementError, RuleError
 from hilcl.learning import ContrastiveLearning, RobbinsMonro, Rule
@@ -194,8 +194,10 @@ class _Loop:
         self.first_step_size = safe_step_size(rule, self.range, lipschitz)
         if not (math.isfinite(self.first_step_size) and self.first_step_size > 0):
             raise RuleError("the automatic step size is not a usable number: raise the lower conductance limit")
+        self.rounding_per_siemens = rounding_per_siemens(task)
         self.schedule = rule.step_size if isinstance(rule.step_size, RobbinsMonro) else None
         self.generator = np.random.default_rng(seed)
+        self.plain = getattr(type(rule), "direction", None) is ContrastiveLearning.direction
         self.draws = rounding == "stochastic" or rule.batch_size is not None
         self.stepper = self.new_stepper()
         self.epoch = self.updates = 0
@@ -219,8 +221,7 @@ class _Loop:
 
     def new_stepper(self) -> Stepper | None:
         """Return the board's own way of doing a whole epoch, where it has one for this rule."""
-        plain = getattr(type(self.rule), "direction", None) is ContrastiveLearning.direction
-        if not plain or self.rule.batch_size is not None or not isinstance(self.board, StepsWhole):
+        if not self.plain or self.rule.batch_size is not None or not isinstance(self.board, StepsWhole):
             return None
         return self.board.stepper(self.task, self.rule.nudge, self.range)
 
@@ -280,11 +281,12 @@ class _Loop:
         before, task = self.board.conductances, self.task
         contrast = self.board.contrast(task.inputs, task.targets, self.rule.nudge)
         measured = time.perf_counter()
-        loss = float(((task.targets - contrast.outputs) ** 2).mean())
+        loss = mean((task.targets - contrast.outputs) ** 2)
         direction = self.rule.direction(contrast, task.n_samples)
         if self.rule.nudge == 1.0:
-            gradient = contrast.gradient / task.n_samples
-            bound = contrast_lower_bound(gradient, self.range, rounding_allowance(task, before))
+            gradient = direction if self.plain else contrast.gradient / task.n_samples
+            allowance = self.rounding_per_siemens * float(np.add.reduce(before))
+            bound = contrast_lower_bound(gradient, self.range, allowance)
             self.lower_bound = max(self.lower_bound, bound)
         gamma, residual, projection = self.update(direction)
         projected = time.perf_counter()
@@ -292,14 +294,14 @@ class _Loop:
         done = time.perf_counter()
         return self.step(
             loss,
-            float(contrast.contrast.mean()),
+            mean(contrast.contrast),
             contrast.outputs,
             before,
             realised,
             projection,
             gamma,
-            float(np.linalg.norm(residual)),
-            float(contrast.power_free.mean()),
+            math.sqrt(residual.dot(residual)),
+            mean(contrast.power_free),
             contrast.clamp_error,
             Timings(measured - start, projected - measured, done - projected),
         )
@@ -362,13 +364,14 @@ class _Loop:
 
     def update(self, direction: FloatArray) -> tuple[float, FloatArray, Projection]:
         """Move the unrounded state and return γ, the residual (M,) in V² and what is to be written."""
-        if not np.isfinite(direction).all():
+        if not np.logical_and.reduce(np.isfinite(direction)):
             raise _missing_update(self.board.network, direction)
         gamma = self.step_size()
         wish = self.state - gamma * direction
         projection = self.range.project(wish, self.rounding, self.generator)
         state = projection.conductances if projection.codes is None else self.range.clip(wish)
-        residual = residual_of(self.range, self.state, direction, gamma)
+        # Without an edge at a limit the residual is h itself.
+        residual = residual_of(self.range, self.state, direction, gamma) if projection.pinned.size else direction
         self.state = frozen(state)
         self.updates += 1
         return gamma, residual, projection

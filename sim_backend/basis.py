@@ -90,13 +90,14 @@ class Basis:
     @property
     def impedance(self) -> FloatArray:
         """Output volts per ampere into an output, X_O, (O, O) in ohms, made exactly symmetric."""
-        raw = self.outputs[:, self.network.outputs]
+        raw = self.outputs.take(self.network.outputs, axis=1)
         return (raw + raw.T) / 2
 
     def input_currents(self, voltages: FloatArray) -> FloatArray:
         """Return the amperes into the board at each input, (rows, I), of rows of edge voltages (rows, M)."""
         edges, signs, starts = self.network.edges_at_inputs
-        flow = voltages[:, edges] * (self.conductances[edges] * signs)
+        flow = voltages.take(edges, axis=1)
+        flow *= self.conductances.take(edges) * signs
         return np.asarray(np.add.reduceat(flow, starts, axis=1), dtype=np.float64)
 
     def input_coefficients(self, volts: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -121,6 +122,12 @@ class Basis:
             raw = ClampBasis(self.outputs[held], self.output_voltages[held], impedance=impedance)
             self._clamps[key] = self.solver.refined_clamp(self, held, raw)
         return self._clamps[key]
+
+    def clamp_all(self) -> ClampBasis:
+        """Return the clamp basis of all outputs."""
+        if self.is_certified:
+            return self.clamp(np.arange(len(self.outputs)))
+        return ClampBasis(self.outputs, self.output_voltages, impedance=self.impedance)
 
     def held_inputs(self, held: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return rows (I, N) and (I, M) per volt at each input with the outputs in ``held`` at zero; certified only."""
@@ -228,7 +235,7 @@ class BasisSolver:
 
     def _right_hand_sides(self, conductances: FloatArray) -> FloatArray:
         size = len(self._floating)
-        weights = conductances[self._driven_edges]
+        weights = conductances.take(self._driven_edges)
         cells = np.bincount(self._driven_cells, weights, size * self._n_basis).astype(np.float64, copy=False)
         cells[self._unit_cells] = 1.0
         columns: FloatArray = cells.reshape(self._n_basis, size).T

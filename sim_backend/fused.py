@@ -12,7 +12,7 @@ import numpy as np
 
 from hilcl.arrays import FloatArray, IntArray, frozen
 from hilcl.board import Contrast
-from hilcl.certificate import rounding_allowance
+from hilcl.certificate import rounding_per_siemens
 from hilcl.device_range import DeviceRange
 from hilcl.errors import InputError, SolverError
 from hilcl.network import Network
@@ -174,7 +174,7 @@ class FusedStepper:
         self._announce = announce
         self._inputs = frozen(np.ascontiguousarray(task.inputs))
         self._targets = frozen(np.ascontiguousarray(task.targets))
-        self._nudge, self._rounding = float(nudge), rounding_allowance(task, np.ones(1))
+        self._nudge, self._rounding = float(nudge), rounding_per_siemens(task)
         self._low, self._high = frozen(limits.g_min), frozen(limits.g_max)
         n_samples = len(task)
         self._scratch = kernel.scratch(n_samples)

@@ -467,7 +467,7 @@ def step(
 
     ``after`` (M,) is the new state, ``pinned`` (M,) begins with the edges at a limit, ``figures`` (FIGURES,) are means
     over samples and what ``hilcl.training`` notes of an update. ``rounding`` in watts per siemens: see
-    ``hilcl.certificate.rounding_allowance``.
+    ``hilcl.certificate.rounding_per_siemens``.
     """
     status = phases(plan, conductances, inputs, targets, nudge, work, scratch, gradient, outputs, power, contrast)
     if status != DONE:

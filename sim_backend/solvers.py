@@ -82,7 +82,7 @@ class DenseSolver:
 
     def factor(self, conductances: FloatArray) -> None:
         """Assemble and factor L_FF."""
-        cells = np.bincount(self._cells, weights=conductances[self._edges] * self._signs, minlength=self._size**2)
+        cells = np.bincount(self._cells, weights=conductances.take(self._edges) * self._signs, minlength=self._size**2)
         laplacian = cells.reshape(self._size, self._size).T
         self._factor, failed = lapack.dpotrf(laplacian, lower=1, overwrite_a=1, clean=0)
         if failed:

@@ -50,6 +50,8 @@ class PotTruth:
 
     def conductances(self, nominal: FloatArray, codes: IntArray | None) -> FloatArray:
         """Return the true conductances (M,) of pots set to these codes (M,), or to these siemens without codes."""
+        if self.table is None and not self._defects.opened:
+            return nominal
         truth = nominal.copy()
         if self.table is not None and codes is not None:
             held = codes.copy()
