@@ -38,31 +38,32 @@ LOSS, POWER, CONTRAST, BOUND, RESIDUAL, PINNED = range(6)
 
 FIGURES = 6
 
-SIZES = int(Section.SIZES)
-COLUMN_STARTS = int(Section.COLUMN_STARTS)
-ROWS = int(Section.ROWS)
-ROW_STARTS = int(Section.ROW_STARTS)
-ROW_COLUMNS = int(Section.ROW_COLUMNS)
-ROW_ENTRIES = int(Section.ROW_ENTRIES)
-COUPLED_EDGES = int(Section.COUPLED_EDGES)
-COUPLED_ENTRIES = int(Section.COUPLED_ENTRIES)
-COUPLED_LOW = int(Section.COUPLED_LOW)
-COUPLED_HIGH = int(Section.COUPLED_HIGH)
-GROUNDED_EDGES = int(Section.GROUNDED_EDGES)
-GROUNDED_ROWS = int(Section.GROUNDED_ROWS)
-DRIVEN_EDGES = int(Section.DRIVEN_EDGES)
-DRIVEN_PLACES = int(Section.DRIVEN_PLACES)
-FIRST = int(Section.FIRST)
-SECOND = int(Section.SECOND)
-OUTPUT_ROWS = int(Section.OUTPUT_ROWS)
-INPUT_STARTS = int(Section.INPUT_STARTS)
-INPUT_HERE = int(Section.INPUT_HERE)
-INPUT_EDGES = int(Section.INPUT_EDGES)
-INPUT_THERE = int(Section.INPUT_THERE)
+# NumPy's numbers: of Python's the compiler would make a section() for each value.
+SIZES = np.int64(Section.SIZES)
+COLUMN_STARTS = np.int64(Section.COLUMN_STARTS)
+ROWS = np.int64(Section.ROWS)
+ROW_STARTS = np.int64(Section.ROW_STARTS)
+ROW_COLUMNS = np.int64(Section.ROW_COLUMNS)
+ROW_ENTRIES = np.int64(Section.ROW_ENTRIES)
+COUPLED_EDGES = np.int64(Section.COUPLED_EDGES)
+COUPLED_ENTRIES = np.int64(Section.COUPLED_ENTRIES)
+COUPLED_LOW = np.int64(Section.COUPLED_LOW)
+COUPLED_HIGH = np.int64(Section.COUPLED_HIGH)
+GROUNDED_EDGES = np.int64(Section.GROUNDED_EDGES)
+GROUNDED_ROWS = np.int64(Section.GROUNDED_ROWS)
+DRIVEN_EDGES = np.int64(Section.DRIVEN_EDGES)
+DRIVEN_PLACES = np.int64(Section.DRIVEN_PLACES)
+FIRST = np.int64(Section.FIRST)
+SECOND = np.int64(Section.SECOND)
+OUTPUT_ROWS = np.int64(Section.OUTPUT_ROWS)
+INPUT_STARTS = np.int64(Section.INPUT_STARTS)
+INPUT_HERE = np.int64(Section.INPUT_HERE)
+INPUT_EDGES = np.int64(Section.INPUT_EDGES)
+INPUT_THERE = np.int64(Section.INPUT_THERE)
 
 
 @compiled
-def section(plan: PlanArray, name: int) -> PlanArray:
+def section(plan: PlanArray, name: np.int64) -> PlanArray:
     """Return a section of the plan."""
     return plan[np.int64(plan[name]) : np.int64(plan[name + 1])]
 

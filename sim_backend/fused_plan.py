@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from hilcl.arrays import IntArray
+from hilcl.arrays import FloatArray, IntArray
 from hilcl.network import Network
 
 PlanArray = npt.NDArray[np.uint32]
@@ -61,6 +61,14 @@ class Section(IntEnum):
 SECTIONS = len(Section)
 
 
+def aligned(count: int) -> FloatArray:
+    """Return zeros (count,) that start on a cache line: a vector across two of them loads at half the speed."""
+    line = WIDTH * 8
+    memory = np.zeros(count + WIDTH)
+    start = -memory.ctypes.data % line // 8
+    return memory[start : start + count]
+
+
 def rounded_up(count: int) -> int:
     """Return the next multiple of WIDTH."""
     return -(-count // WIDTH) * WIDTH
@@ -71,11 +79,14 @@ def entries_of(plan: PlanArray) -> int:
     return int(plan[Section.ROWS + 1]) - int(plan[Section.ROWS])
 
 
-def make_plan(network: Network) -> PlanArray:
-    """Return the plan of a network; the first input is the reference and has no basis function."""
+def make_plan(network: Network, width: int | None = None) -> PlanArray:
+    """Return the plan of a network; the first input is the reference and has no basis function.
+
+    ``width`` are the numbers per row of basis functions, by default their count rounded up.
+    """
     floating, inputs, outputs = network.floating, network.inputs, network.outputs
     n, n_rows = len(floating), len(inputs) - 1
-    width = rounded_up(n_rows + len(outputs))
+    width = rounded_up(n_rows + len(outputs)) if width is None else width
     # Rows of the basis: floating nodes in order of elimination, then the inputs.
     row = np.full(network.n_nodes, -1)
     row[floating] = np.arange(n)

@@ -138,6 +138,17 @@ def _least(typing: Any, lanes: Any) -> Any:
     return types.float64(_lanes), generate
 
 
+def _lower(typing: Any, first: Any, second: Any) -> Any:
+    """lower(first, second): lane by lane, the smaller one; NaN where one is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first, second = args
+        keep = builder.or_(builder.fcmp_ordered("<", first, second), builder.fcmp_unordered("uno", first, first))
+        return builder.select(keep, first, second)
+
+    return _lanes(_lanes, _lanes), generate
+
+
 def _clip(typing: Any, value: Any, low: Any, high: Any) -> Any:
     """clip(value, low, high): lane by lane, as min(max(value, low), high); NaN stays NaN."""
 
@@ -147,6 +158,44 @@ def _clip(typing: Any, value: Any, low: Any, high: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
 
     return _lanes(_lanes, _lanes, _lanes), generate
+
+
+def _turned(builder: Any, rows: list[Any]) -> list[Any]:
+    """Return the columns of eight rows of eight, by exchanging halves, quarters and eighths."""
+    for width in (4, 2, 1):
+        turned = list(rows)
+        for k in range(LANES):
+            if k & width:
+                continue
+            low = [i if not i & width else LANES + i - width for i in range(LANES)]
+            high = [i + width if not i & width else LANES + i for i in range(LANES)]
+            for place, pattern in ((k, low), (k + width, high)):
+                mask = ir.Constant(ir.VectorType(_INDEX, LANES), pattern)
+                turned[place] = builder.shuffle_vector(rows[k], rows[k + width], mask)
+        rows = turned
+    return rows
+
+
+def _transpose(typing: Any, source: Any, start: Any, stride: Any, target: Any, at: Any, step: Any) -> Any:
+    """transpose(source, start, stride, target, at, step): eight rows of eight, ``stride`` apart, become columns.
+
+    What is stored at target[at + step·j …] is column j of the rows source[start + stride·k …].
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        rows = []
+        for k in range(LANES):
+            here = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, k)))
+            loaded = builder.load(_place(context, builder, kinds[0], args[0], here))
+            loaded.align = 8
+            rows.append(loaded)
+        for k, row in enumerate(_turned(builder, rows)):
+            here = builder.add(args[4], builder.mul(args[5], ir.Constant(args[5].type, k)))
+            builder.store(row, _place(context, builder, kinds[3], args[3], here), align=8)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
 
 
 def _differences(
@@ -171,17 +220,7 @@ def _differences(
                 loaded.align = 8
                 ends.append(loaded)
             rows.append(builder.fsub(*ends))
-        for width in (4, 2, 1):
-            turned = list(rows)
-            for k in range(LANES):
-                if k & width:
-                    continue
-                low = [i if not i & width else LANES + i - width for i in range(LANES)]
-                high = [i + width if not i & width else LANES + i for i in range(LANES)]
-                pair = rows[k], rows[k + width]
-                for place, pattern in ((k, low), (k + width, high)):
-                    turned[place] = builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INDEX, LANES), pattern))
-            rows = turned
+        rows = _turned(builder, rows)
         for k, row in enumerate(rows):
             here = builder.add(args[6], ir.Constant(args[6].type, LANES * k))
             builder.store(row, _place(context, builder, kinds[5], args[5], here), align=8)
@@ -190,7 +229,9 @@ def _differences(
     return types.void(source, first, second, types.intp, types.intp, target, types.intp), generate
 
 
-load, store, fill, total, least, clip = map(_primitive, (_load, _store, _fill, _total, _least, _clip))
+load, store, fill, total = map(_primitive, (_load, _store, _fill, _total))
+least, lower, clip = map(_primitive, (_least, _lower, _clip))
 add, subtract, multiply, divide = map(_primitive, map(_operation, ("fadd", "fsub", "fmul", "fdiv")))
 add_product, subtract_product = _primitive(_fused("fadd")), _primitive(_fused("fsub"))
 differences = _primitive(_differences)
+transpose = _primitive(_transpose)
