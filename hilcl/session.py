@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -32,6 +32,9 @@ from hilcl.preparation import Preparation
 from hilcl.sim_backend import SimulatedBoard
 from hilcl.sim_backend.described import imperfections_of
 from hilcl.sim_backend.emulated_bench import EmulatedBench
+from hilcl.sim_backend.fused import is_worth_it
+from hilcl.sim_backend.imperfections import Imperfections
+from hilcl.sim_backend.solvers import SolverName
 from hilcl.store import History, RunInfo, StepWriter, Store
 from hilcl.summary import run_summary
 from hilcl.suspension import Suspensions
@@ -68,16 +71,18 @@ def open_board(
     *,
     calibrate: bool = True,
     plausible: bool = True,
+    solver: SolverName | None = None,
 ) -> Board:
     """Return the board an experiment describes on a back end; close it (or use ``with``) when done.
 
     ``devices`` are what a program hands over on a bench, by the name of their instrument with ``driver = "python"``.
     ``calibrate`` False leaves the currents of floating channels uncorrected, ``plausible`` False takes readings that no
     resistors can give, as those of a miswired bench are. With a calibration the board is known,
-    programmed and read through it; on "sim" it is the digital twin of the calibrated board.
+    programmed and read through it; on "sim" it is the digital twin of the calibrated board. ``solver`` is what a file
+    that leaves the solver to us was computed with before.
     """
     if backend == "sim":
-        return open_simulated(preparation) if preparation.calibration is None else twin_board(preparation)
+        return open_simulated(preparation, solver) if preparation.calibration is None else twin_board(preparation)
     nominal = preparation.nominal or preparation
     # Before anything is driven: another board's calibration would allow what this one may not stand.
     accept = None if preparation.calibration is None else partial(check_instruments, preparation)
@@ -94,8 +99,8 @@ def open_board(
         return through_calibration(board, preparation)
 
 
-def open_simulated(preparation: Preparation) -> SimulatedBoard:
-    """Return the simulated board of an experiment."""
+def open_simulated(preparation: Preparation, solver: SolverName | None = None) -> SimulatedBoard:
+    """Return the simulated board of an experiment; ``solver`` as in ``open_board``."""
     section, source = preparation.experiment.simulation, preparation.experiment.source
     try:
         return SimulatedBoard(
@@ -105,11 +110,22 @@ def open_simulated(preparation: Preparation) -> SimulatedBoard:
             imperfections_of(section),
             section.seed,
             pots=preparation.pots,
-            solver=section.solver,
+            solver=solver or solver_for(preparation) if section.solver == "auto" else section.solver,
             accuracy=section.accuracy,
         )
     except InputError as error:
         raise type(error)(f"{source}, [simulation]: {error}") from error
+
+
+def solver_for(preparation: Preparation) -> SolverName:
+    """Return the solver for an experiment that leaves it to us: "fused" for long runs of small boards, else "auto".
+
+    What decides is in the file alone.
+    """
+    section, learning = preparation.experiment.simulation, preparation.experiment.learning
+    defects = imperfections_of(section)
+    plain = section.accuracy == "standard" and defects == Imperfections(pots=defects.pots)
+    return "fused" if plain and is_worth_it(preparation.network, learning.epochs) else "auto"
 
 
 def open_emulated(
@@ -226,10 +242,13 @@ class Run:
             before = np.vstack([info.arrays["initial"][None, :], history.conductances])
             for epoch, loss in enumerate(history.scalars["loss"].tolist()):
                 best.note(epoch, loss, before[epoch])
-        board = board or open_board(preparation, cast(Backend, info.backend))
+        there = info.versions.get("solver")
+        # More epochs, or another installation, must not change the solver of a run that has begun.
+        solver = cast(SolverName, there) if there in get_args(SolverName) else None
+        board = board or open_board(preparation, cast(Backend, info.backend), solver=solver)
         with _closed_on_failure(board):
             now = versions(board, preparation)
-            there, here = info.versions.get("solver"), now.get("solver")
+            here = now.get("solver")
             if here != there:
                 raise ExperimentError(
                     f"{experiment.source}: the run {name!r} was computed by the solver {there}, here it would be "

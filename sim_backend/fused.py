@@ -21,6 +21,7 @@ from hilcl.sim_backend.fused_plan import (
     entries_of,
     make_factor_plan,
     make_plan,
+    multiplications,
     rounded_up,
 )
 from hilcl.task import Task
@@ -32,6 +33,18 @@ SINGULAR = (
 )
 
 TOO_TIGHT = "outputs joined too tightly cannot be clamped apart: lower the conductances between them"
+
+
+MOST_EDGES = 5000
+"""Edges up to which the kernel is what it is for: a small board."""
+
+MOST_WORK = 150
+"""Multiplications of the factor per edge from which solvers that work in blocks are faster."""
+
+EPOCHS_TIMES_EDGES = 2_000_000
+"""Epochs times edges, each epoch counted as EPOCH_IN_EDGES more, from which loading numba is soon earned back."""
+
+EPOCH_IN_EDGES = 130
 
 
 def is_installed() -> bool:
@@ -48,11 +61,23 @@ def kernels() -> ModuleType:
     return fused_kernels
 
 
+def is_worth_it(network: Network, epochs: int) -> bool:
+    """Return whether so many epochs on such a board are done sooner with the kernel, numba's loading included.
+
+    Decided by counting, not by timing: the same file has the same answer wherever numba is installed.
+    """
+    if not (is_installed() and FusedKernel.applies(network)) or network.n_edges > MOST_EDGES:
+        return False
+    return epochs * (network.n_edges + EPOCH_IN_EDGES) >= EPOCHS_TIMES_EDGES and (
+        multiplications(make_plan(network)) <= MOST_WORK * network.n_edges
+    )
+
+
 def is_compiled() -> bool:
     """Return whether the kernels were compiled before, so that they only need loading."""
     module = kernels()
     written = Path(module.__file__ or "").stat().st_mtime
-    kept = Path(module.step.stats.cache_path or "").glob("fused_kernels.step-*.nbi")
+    kept = Path(module.phases.stats.cache_path or "").glob("fused_kernels.phases-*.nbi")
     return any(index.stat().st_mtime >= written for index in kept)
 
 

@@ -79,6 +79,13 @@ def entries_of(plan: PlanArray) -> int:
     return int(plan[Section.ROWS + 1]) - int(plan[Section.ROWS])
 
 
+def multiplications(plan: PlanArray) -> int:
+    """Return how many multiplications a factorisation takes."""
+    starts = plan[plan[Section.COLUMN_STARTS] : plan[Section.COLUMN_STARTS + 1]].astype(np.int64)
+    counts = np.diff(starts)
+    return int((counts * (counts + 3) // 2).sum())
+
+
 def make_plan(network: Network, width: int | None = None) -> PlanArray:
     """Return the plan of a network; the first input is the reference and has no basis function.
 

@@ -433,6 +433,56 @@ def test_the_fingerprint_tells_numbers_apart_and_nothing_else() -> None:
     assert len(others | {first}) == 4
 
 
+def long_run(epochs: int, more: str = "") -> str:
+    """Return a board of ideal meters with so many epochs."""
+    ideal = noisy(epochs=epochs).replace('meters = { bits = 12, range = "5 V", noise = "2 mV" }', more)
+    assert ideal != noisy(epochs=epochs)
+    return ideal
+
+
+@pytest.mark.parametrize(
+    ("epochs", "more", "solver"),
+    [
+        (1000, "", "dense"),
+        (20000, "", "fused"),
+        (20000, 'solver = "superlu"', "superlu"),
+        (10, 'solver = "fused"', "fused"),
+        (20000, 'accuracy = "certified"', "dense"),
+        (20000, 'meters = { noise = "1 mV" }', "dense"),
+    ],
+)
+def test_long_runs_of_small_ideal_boards_are_compiled(epochs: int, more: str, solver: str) -> None:
+    with open_board(prepared(long_run(epochs, more))) as board:
+        assert isinstance(board, SimulatedBoard)
+        assert board.solver_name == solver
+
+
+def test_without_numba_long_runs_go_the_ordinary_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hilcl.sim_backend.fused.is_installed", lambda: False)
+    with open_board(prepared(long_run(20000))) as board:
+        assert isinstance(board, SimulatedBoard)
+        assert board.solver_name == "dense"
+
+
+@pytest.mark.parametrize(("before", "after", "solver"), [(20, 20000, "dense"), (20000, 20, "fused")])
+def test_more_or_fewer_epochs_do_not_change_the_solver_of_a_run(
+    path: Path, before: int, after: int, solver: str
+) -> None:
+    stop = 'keep = "last"\nstop = { loss = "1e-30 V²" }'
+    texts = [long_run(epochs).replace("seed = 5", f"seed = 5\n{stop}") for epochs in (before, after)]
+    with Store(path) as store:
+        abandon(store, "run", texts[0], 5)
+        with Run.resume(prepared(texts[1]), store, "run") as run:
+            assert isinstance(run.board, SimulatedBoard)
+            assert run.board.solver_name == solver
+            assert not run.changed_versions
+            assert len(list(islice(run.steps(), 10))) == 10
+        abandon(store, "undisturbed", texts[0], 15)
+        one, other = store.history("run"), store.history("undisturbed")
+        np.testing.assert_array_equal(one.conductances, other.conductances)
+        np.testing.assert_array_equal(one.scalars["loss"], other.scalars["loss"])
+
+
 def test_what_computed_a_run_is_stored(path: Path) -> None:
     board = open_board(prepared(DIVIDER))
     found = versions(board)
