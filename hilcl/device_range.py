@@ -117,6 +117,10 @@ class DeviceRange:
         """Return the nearest point of the box [g_min, g_max], (M,) in siemens."""
         return np.minimum(np.maximum(conductances, self.g_min), self.g_max)
 
+    def pinned(self, conductances: FloatArray) -> IntArray:
+        """Return the numbers of the edges whose wish lies at or beyond a limit, (M,) in siemens."""
+        return ((conductances <= self.g_min) | (conductances >= self.g_max)).nonzero()[0]
+
     def project(
         self,
         conductances: FloatArray,
@@ -137,7 +141,7 @@ class DeviceRange:
         if math.isnan(np.maximum.reduce(conductances, initial=-np.inf)) or (n_edges and len(conductances) != n_edges):
             raise DeviceRangeError(f"{len(conductances)} conductances cannot be projected: give one number per edge")
         boxed = self.clip(conductances)
-        pinned = ((conductances <= self.g_min) | (conductances >= self.g_max)).nonzero()[0]
+        pinned = self.pinned(conductances)
         if self.table is None:
             return Projection(boxed, None, pinned)
         values, codes, last = self._ladder

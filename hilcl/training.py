@@ -181,6 +181,17 @@ def residual_of(limits: DeviceRange, state: FloatArray, direction: FloatArray, s
     return np.where(free, direction, (state - limits.clip(wish)) / step_size)
 
 
+def _residual(
+    before: FloatArray, after: FloatArray, direction: FloatArray, pinned: IntArray, step_size: float
+) -> FloatArray:
+    """Return what ``residual_of`` does where the new state and the edges at a limit are known already."""
+    if not pinned.size:
+        return direction
+    residual = direction.copy()
+    residual[pinned] = (before[pinned] - after[pinned]) / step_size
+    return residual
+
+
 class _Loop:
     """The state of a training run."""
 
@@ -368,10 +379,12 @@ class _Loop:
             raise _missing_update(self.board.network, direction)
         gamma = self.step_size()
         wish = self.state - gamma * direction
-        projection = self.range.project(wish, self.rounding, self.generator)
-        state = projection.conductances if projection.codes is None else self.range.clip(wish)
-        # Without an edge at a limit the residual is h itself.
-        residual = residual_of(self.range, self.state, direction, gamma) if projection.pinned.size else direction
+        state = self.range.clip(wish)
+        if self.range.is_discrete:
+            projection = self.range.project(wish, self.rounding, self.generator)
+        else:
+            projection = Projection(state, None, self.range.pinned(wish))
+        residual = _residual(self.state, state, direction, projection.pinned, gamma)
         self.state = frozen(state)
         self.updates += 1
         return gamma, residual, projection

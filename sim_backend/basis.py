@@ -156,6 +156,7 @@ class BasisSolver:
         self._solver: LaplacianSolver = make_solver(network.n_nodes, network.edges, self._floating, solver)
         self._rows = network.inputs if accuracy == "certified" else network.inputs[1:]
         self._n_rows = len(self._rows)
+        self._row_numbers = np.arange(self._n_rows)
         self._n_basis = self._n_rows + len(network.outputs)
         self._first, self._second = network.edges[:, 0].copy(), network.edges[:, 1].copy()
         self._incidence = network.incidence[self._floating, :]
@@ -176,7 +177,7 @@ class BasisSolver:
         Raises SolverError where the circuit is singular in floating point or the accuracy is not reached.
         """
         potentials = np.zeros((self._n_basis, self.network.n_nodes))
-        potentials[np.arange(self._n_rows), self._rows] = 1.0
+        potentials[self._row_numbers, self._rows] = 1.0
         if len(self._floating):
             self._solver.factor(conductances)
             potentials[:, self._floating] = self._solver.solve(self._right_hand_sides(conductances)).T
@@ -218,7 +219,9 @@ class BasisSolver:
         return self._refined(basis.conductances, potentials, voltages, nothing, clamp, nodes, moving)
 
     def _edge_voltages(self, potentials: FloatArray) -> FloatArray:
-        return potentials.take(self._first, axis=1) - potentials.take(self._second, axis=1)
+        voltages = potentials.take(self._first, axis=1)
+        voltages -= potentials.take(self._second, axis=1)
+        return voltages
 
     def _right_hand_side_layout(self) -> None:
         """Prepare where conductances of edges at driven inputs and unit output currents go in the right-hand sides."""
