@@ -63,7 +63,7 @@ def bare_lapack(network: Network, conductances: FloatArray) -> Call:
         factor, _ = lapack.dpotrf(laplacian, lower=1, clean=0)
         return lapack.dpotrs(factor, right, lower=1)[0]
 
-    agree(solve(), np.linalg.solve(laplacian, right), "LAPACK")
+    agree(solve(), np.asarray(np.linalg.solve(laplacian, right), dtype=np.float64), "LAPACK")
     return solve
 
 

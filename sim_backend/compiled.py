@@ -3,12 +3,25 @@
 Importing this module imports numba, so only modules of kernels do, and those only when a kernel is wanted.
 """
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+def _digest() -> str:
+    """Return the SHA-256 of the modules around this one: whatever a kernel is made of is among them."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+_SOURCES = _digest()
 
 
 def compiled(function: FunctionT) -> FunctionT:
@@ -18,6 +31,25 @@ def compiled(function: FunctionT) -> FunctionT:
     there is no place at all it compiles in every process.
     """
     try:
-        return cast(FunctionT, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
+        kept = numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError:
+        kept = None
+    index = _index_of(kept)
+    if index is None:
         return cast(FunctionT, numba.njit(function, nogil=True, error_model="numpy"))
+    # Numba looks at the function's own file, but constants and functions of other files are compiled into it.
+    index._source_stamp = (index._source_stamp, _SOURCES)
+    return cast(FunctionT, kept)
+
+
+def is_kept(function: object) -> bool:
+    """Return whether machine code of a compiled function is on disk, and of this version."""
+    index = _index_of(function)
+    return index is not None and bool(index._load_index())
+
+
+def _index_of(function: object) -> Any:
+    """Return numba's index of what it keeps of a function, or None where there is none of the kind known here."""
+    index = getattr(getattr(function, "_cache", None), "_cache_file", None)
+    known = all(hasattr(index, name) for name in ("_source_stamp", "_load_index"))
+    return index if known else None

@@ -5,7 +5,6 @@ Nothing here imports numba before a solver or a kernel is made.
 
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -76,9 +75,9 @@ def is_worth_it(network: Network, epochs: int) -> bool:
 def is_compiled() -> bool:
     """Return whether the kernels were compiled before, so that they only need loading."""
     module = kernels()
-    written = Path(module.__file__ or "").stat().st_mtime
-    kept = Path(module.phases.stats.cache_path or "").glob("fused_kernels.phases-*.nbi")
-    return any(index.stat().st_mtime >= written for index in kept)
+    from hilcl.sim_backend.compiled import is_kept
+
+    return is_kept(module.phases)
 
 
 class FusedSolver:

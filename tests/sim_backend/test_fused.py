@@ -317,3 +317,29 @@ def test_a_package_folder_that_cannot_be_written_to(place: str, tmp_path: Path) 
 
 def test_a_protocol_of_the_core_is_what_the_board_offers() -> None:
     assert isinstance(SimulatedBoard(GRID, 5e-4), StepsWhole)
+
+
+def test_machine_code_of_another_version_is_not_used(tmp_path: Path) -> None:
+    """A kernel is made of constants of other modules: what was kept before one of them changed must be forgotten."""
+    package = tmp_path / "kernels"
+    package.mkdir()
+    source = Path(fused_module.__file__).with_name("compiled.py").read_text("utf-8")
+    (package / "compiled.py").write_text(source, "utf-8")
+    (package / "scaling.py").write_text(
+        "from compiled import compiled\nfrom constants import FACTOR\n\n"
+        "@compiled\ndef scale(x):\n    return FACTOR * x\n"
+    )
+    script = "import scaling; from compiled import is_kept; print(is_kept(scaling.scale), scaling.scale(2))"
+    said = []
+    for factor in (3, 3, 5):
+        (package / "constants.py").write_text(f"FACTOR = {factor}\n")
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(package)},
+            cwd=tmp_path,
+        )
+        said.append(done.stdout.strip())
+    assert said == ["False 6", "True 6", "False 10"]

@@ -98,6 +98,19 @@ def test_odd_folders_and_files(tmp_path: Path) -> None:
     assert n_stored(folder / "läufe.sqlite", "board-s") == 3
 
 
+def test_whoever_waits_for_the_compiler_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_experiment(tmp_path / "divider.toml", DIVIDER + '\n[simulation]\nsolver = "fused"\n')
+    said = []
+    for compiled in (False, True):
+        monkeypatch.setattr("hilcl.sim_backend.board.is_compiled", lambda compiled=compiled: compiled)
+        assert main(["run", "divider.toml", "--no-report"]) == 0
+        said.append(capsys.readouterr().err)
+    assert said[0].startswith("Note: the fast kernels are being compiled, once on this computer")
+    assert said[1] == ""
+
+
 def test_an_early_stop_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_experiment(tmp_path / "x.toml", DIVIDER.replace("epochs = 20", 'epochs = 500\nstop.loss = "1e-6 V²"'))
     assert main(["run", "x.toml", "--no-report"]) == 0
