@@ -316,7 +316,7 @@ class SimulationSection(Section):
 
     seed: Whole = Field(default=0, ge=0)
     accuracy: Literal["standard", "certified"] = "standard"
-    solver: Literal["auto", "dense", "superlu", "qdldl", "fused"] = "auto"
+    solver: Literal["auto", "dense", "superlu", "qdldl", "fused", "multifrontal", "pcg", "cholmod"] = "auto"
     pots: SimulatedPots = Field(default_factory=SimulatedPots)
     meters: SimulatedMeters = Field(default_factory=SimulatedMeters)
     sources: SimulatedSources = Field(default_factory=SimulatedSources)

@@ -6,26 +6,20 @@ here are basis functions: (p, N) for nodes and (p, M) for edges.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from scipy import sparse
 from scipy.linalg import lapack
 
-from hilcl.arrays import BoolArray, FloatArray, IntArray
+from hilcl.arrays import FloatArray, IntArray
 from hilcl.errors import SolverError
 from hilcl.network import Network
-from hilcl.sim_backend.solvers import LaplacianSolver, SolverName, make_solver
+from hilcl.sim_backend.row_engine import RowEngine
+from hilcl.sim_backend.solvers import SolverName, is_by_node, make_solver
+from hilcl.sim_backend.states import Engine, RowStates, States
 
 Accuracy = Literal["standard", "certified"]
-
-KIRCHHOFF_BOUND = 1e-14
-"""Certified: |Σ I| ≤ this times Σ |I| at every floating node, in every basis function."""
-
-DEAD = 1e-12 * np.finfo(np.float64).eps
-"""A branch that leads nowhere carries no current: this part of node conductance times potential counts as none."""
-
-MAX_REFINEMENTS = 6
 
 
 @dataclass(frozen=True)
@@ -37,10 +31,19 @@ class ClampBasis:
     the amperes: inverting the impedance of outputs behind a weak link would lose the digits that were just gained.
     """
 
-    potentials: FloatArray
-    voltages: FloatArray
+    states: States
     impedance: FloatArray | None = None
     admittance: FloatArray | None = None
+
+    @property
+    def potentials(self) -> FloatArray:
+        """Rows (C, N) of node potentials."""
+        return self.states.potentials
+
+    @property
+    def voltages(self) -> FloatArray:
+        """Rows (C, M) of edge voltages."""
+        return self.states.voltages
 
     def coefficients(self, displacement: FloatArray) -> FloatArray:
         """Return the combinations (S, C) of the rows for displacements (S, C) in volts."""
@@ -62,20 +65,18 @@ class ClampBasis:
 class Basis:
     """Responses of the network to unit drives at one set of conductances.
 
-    ``inputs`` and ``input_voltages``: rows per volt at an input, the others at zero; in standard accuracy the first
-    input has no row, being the reference. ``outputs`` and ``output_voltages``: rows per ampere into each output, inputs
-    at zero. Edge voltages carry the refinement's correction, so they are more accurate than differences of potentials.
+    ``input_states``: per volt at an input, the others at zero; in standard accuracy the first input has no row, being
+    the reference. ``output_states``: per ampere into each output, inputs at zero; ``raw_outputs`` are not refined. Edge
+    voltages carry the refinement's correction, so they are more accurate than differences of potentials.
     """
 
     network: Network
     conductances: FloatArray
-    inputs: FloatArray
-    input_voltages: FloatArray
-    outputs: FloatArray
-    output_voltages: FloatArray
+    input_states: States
+    raw_outputs: States
     solver: "BasisSolver" = field(repr=False)
     _clamps: dict[bytes, ClampBasis] = field(default_factory=dict, repr=False)
-    _held: dict[bytes, tuple[FloatArray, FloatArray]] = field(default_factory=dict, repr=False)
+    _held: dict[bytes, States] = field(default_factory=dict, repr=False)
 
     @property
     def is_certified(self) -> bool:
@@ -83,22 +84,50 @@ class Basis:
         return self.solver.accuracy == "certified"
 
     @property
-    def transfer(self) -> FloatArray:
-        """Output volts per volt at an input row, (rows, O)."""
-        return self.inputs[:, self.network.outputs]
+    def inputs(self) -> FloatArray:
+        """Node potentials per volt at an input."""
+        return self.input_states.potentials
 
     @property
+    def input_voltages(self) -> FloatArray:
+        """Edge voltages per volt at an input."""
+        return self.input_states.voltages
+
+    @cached_property
+    def output_states(self) -> States:
+        """Responses per ampere, refined at their first use."""
+        return self.solver.refined_outputs(self)
+
+    @property
+    def outputs(self) -> FloatArray:
+        """Node potentials per ampere into an output."""
+        return self.output_states.potentials
+
+    @property
+    def output_voltages(self) -> FloatArray:
+        """Edge voltages per ampere into an output."""
+        return self.output_states.voltages
+
+    @cached_property
+    def transfer(self) -> FloatArray:
+        """Output volts per volt at an input row, (rows, O)."""
+        return self.input_states.at_nodes(self.network.outputs)
+
+    @cached_property
     def impedance(self) -> FloatArray:
         """Output volts per ampere into an output, X_O, (O, O) in ohms, made exactly symmetric."""
-        raw = self.outputs.take(self.network.outputs, axis=1)
-        return (raw + raw.T) / 2
+        return _impedance(self.network, self.output_states)
 
-    def input_currents(self, voltages: FloatArray) -> FloatArray:
-        """Return the amperes into the board at each input, (rows, I), of rows of edge voltages (rows, M)."""
+    def inflow(self, states: States) -> FloatArray:
+        """Return the amperes into the board at each input, (rows, I), of some states."""
         edges, signs, starts = self.network.edges_at_inputs
-        flow = voltages.take(edges, axis=1)
-        flow *= self.conductances.take(edges) * signs
+        flow = states.at_edges(edges) * (self.conductances[edges] * signs)
         return np.asarray(np.add.reduceat(flow, starts, axis=1), dtype=np.float64)
+
+    @cached_property
+    def input_admittance(self) -> FloatArray:
+        """Amperes into the board at each input per volt at an input row, (rows, I)."""
+        return self.inflow(self.input_states)
 
     def input_coefficients(self, volts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the offset (S, 1) in volts and the combinations (S, rows) of the input rows for inputs (S, I)."""
@@ -118,23 +147,33 @@ class Basis:
         """Return the clamp basis of the outputs in ``held``, numbers 0 … O−1, ascending."""
         key = held.tobytes()
         if key not in self._clamps:
-            impedance = self.impedance if len(held) == len(self.outputs) else self.impedance[np.ix_(held, held)]
-            raw = ClampBasis(self.outputs[held], self.output_voltages[held], impedance=impedance)
-            self._clamps[key] = self.solver.refined_clamp(self, held, raw)
+            self._clamps[key] = self.solver.clamp(self, held)
         return self._clamps[key]
 
     def clamp_all(self) -> ClampBasis:
         """Return the clamp basis of all outputs."""
         if self.is_certified:
-            return self.clamp(np.arange(len(self.outputs)))
-        return ClampBasis(self.outputs, self.output_voltages, impedance=self.impedance)
+            return self.clamp(np.arange(len(self.network.outputs)))
+        return ClampBasis(self.output_states, impedance=self.impedance)
 
-    def held_inputs(self, held: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return rows (I, N) and (I, M) per volt at each input with the outputs in ``held`` at zero; certified only."""
+    def held_inputs(self, held: IntArray) -> States:
+        """Return the states per volt at each input with the outputs in ``held`` at zero; certified only."""
         key = held.tobytes()
         if key not in self._held:
             self._held[key] = self.solver.refined_inputs(self, held, self.clamp(held))
         return self._held[key]
+
+    def gradient(self, clamp: ClampBasis, relative: FloatArray, displacement: FloatArray) -> FloatArray:
+        """Return Σ_s (v_C² − v_F²) at every edge (M,), in V².
+
+        ``relative`` (S, rows) are the combinations of the input rows, ``displacement`` (S, C) the volts the clamp adds.
+        Σ_s δ_s(2v_s + δ_s) with v = a·V, δ = b·V is a quadratic form in the basis voltages V: its matrix,
+        Σ_s b(2a + b)ᵀ, is formed from the samples first, so that the cost per edge does not grow with their number.
+        """
+        # Per volt, not per ampere: outputs joined tightly behind weak links lose digits in amperes.
+        per_volt = clamp.coefficients(np.eye(displacement.shape[1]))
+        mixing, clamping = 2.0 * (displacement.T @ relative), displacement.T @ displacement
+        return self.solver.engine.gradient(self.input_states, clamp.states, mixing, clamping, per_volt)
 
     def node_potentials(self, volts: FloatArray, amperes: FloatArray | None = None) -> FloatArray:
         """Return potentials (S, N) for inputs (S, I) in volts and amperes (S, O) into the outputs, if any."""
@@ -152,21 +191,22 @@ class BasisSolver:
     def __init__(self, network: Network, solver: SolverName = "auto", accuracy: Accuracy = "standard") -> None:
         self.network = network
         self.accuracy = accuracy
-        self._floating = network.floating
-        self._solver: LaplacianSolver = make_solver(network.n_nodes, network.edges, self._floating, solver)
-        self._rows = network.inputs if accuracy == "certified" else network.inputs[1:]
-        self._n_rows = len(self._rows)
-        self._row_numbers = np.arange(self._n_rows)
-        self._n_basis = self._n_rows + len(network.outputs)
-        self._first, self._second = network.edges[:, 0].copy(), network.edges[:, 1].copy()
-        self._incidence = network.incidence[self._floating, :]
-        self._magnitude = abs(self._incidence)
-        self._right_hand_side_layout()
+        driven = network.inputs if accuracy == "certified" else network.inputs[1:]
+        chosen = make_solver(
+            network.n_nodes, network.edges, network.floating, solver, certified=accuracy == "certified"
+        )
+        self.engine: Engine
+        if is_by_node(chosen):
+            from hilcl.sim_backend.node_engine import NodeEngine
+
+            self.engine = NodeEngine(network, chosen, driven, certified=accuracy == "certified")
+        else:
+            self.engine = RowEngine(network, chosen, driven)
 
     @property
     def solver_name(self) -> str:
         """Which solver was chosen."""
-        return self._solver.name
+        return self.engine.solver_name
 
     def solve(self, conductances: FloatArray) -> Basis:
         """Return the basis at conductances (M,) in siemens.
@@ -176,116 +216,68 @@ class BasisSolver:
 
         Raises SolverError where the circuit is singular in floating point or the accuracy is not reached.
         """
-        potentials = np.zeros((self._n_basis, self.network.n_nodes))
-        potentials[self._row_numbers, self._rows] = 1.0
-        if len(self._floating):
-            self._solver.factor(conductances)
-            potentials[:, self._floating] = self._solver.solve(self._right_hand_sides(conductances)).T
-        voltages = self._edge_voltages(potentials)
-        if self.accuracy == "certified" and len(self._floating):
-            injected = np.zeros((self._n_basis, self.network.n_nodes))
-            injected[np.arange(self._n_rows, self._n_basis), self.network.outputs] = 1.0
-            potentials, voltages = self._refined(conductances, potentials, voltages, injected[:, self._floating])
-        rows = self._n_rows
-        return Basis(
-            self.network, conductances, potentials[:rows], voltages[:rows], potentials[rows:], voltages[rows:], self
-        )
+        inputs, outputs = self.engine.solve(conductances)
+        if self.accuracy == "standard" or not len(self.network.floating):
+            return Basis(self.network, conductances, inputs, outputs, self)
+        every = np.arange(len(self.network.outputs))
+        try:
+            # Inputs and the clamp of all outputs are what a contrast needs: refined together they cost one solve.
+            states, clamp = self.engine.refine_clamp(conductances, inputs, outputs, *self._held(outputs, every))
+        except SolverError:
+            states, clamp = self.engine.refine_clamp(conductances, inputs, outputs, *self._held(outputs, every[:0]))
+            every = every[:0]
+        assert states is not None  # noqa: S101
+        basis = Basis(self.network, conductances, states, outputs, self)
+        basis._clamps[every.tobytes()] = self._certified(basis, every, clamp)
+        return basis
 
-    def refined_clamp(self, basis: Basis, held: IntArray, raw: ClampBasis) -> ClampBasis:
+    def clamp(self, basis: Basis, held: IntArray) -> ClampBasis:
         """Return the clamp basis in the accuracy of this solver; see ``ClampBasis``."""
-        if self.accuracy == "standard" or not len(held) or raw.impedance is None:
-            return raw
-        nodes = self.network.outputs[held]
-        per_volt = np.linalg.solve(raw.impedance, np.eye(len(held)))
-        potentials = per_volt @ raw.potentials
-        potentials[:, nodes] = np.eye(len(held))
-        voltages = self._edge_voltages(potentials)
-        moving = np.isin(self._floating, nodes, invert=True)
-        nothing = np.zeros((len(held), len(self._floating)))
-        potentials, voltages = self._refined(basis.conductances, potentials, voltages, nothing, raw, nodes, moving)
-        flow = voltages * basis.conductances
-        admittance = np.asarray((self.network.incidence[nodes, :] @ flow.T).T)
-        return ClampBasis(potentials, voltages, admittance=(admittance + admittance.T) / 2)
+        outputs = basis.raw_outputs
+        if self.accuracy == "standard" or not len(self.network.floating):
+            impedance = basis.impedance
+            if len(held) == len(impedance):
+                return ClampBasis(outputs, impedance)
+            rows = RowStates(outputs.potentials[held], outputs.voltages[held])
+            return ClampBasis(rows, impedance[np.ix_(held, held)])
+        _, clamp = self.engine.refine_clamp(basis.conductances, None, outputs, *self._held(outputs, held))
+        return self._certified(basis, held, clamp)
 
-    def refined_inputs(self, basis: Basis, held: IntArray, clamp: ClampBasis) -> tuple[FloatArray, FloatArray]:
+    def refined_outputs(self, basis: Basis) -> States:
+        """Return the responses per ampere in the accuracy of this solver."""
+        if self.accuracy == "standard" or not len(self.network.floating):
+            return basis.raw_outputs
+        return self.engine.refine_outputs(basis.conductances, basis.raw_outputs)
+
+    def refined_inputs(self, basis: Basis, held: IntArray, clamp: ClampBasis) -> States:
         """Return the input rows of a certified basis with the outputs in ``held`` at zero instead of floating."""
-        nodes = self.network.outputs[held]
-        shift = basis.inputs[:, nodes]
-        potentials = basis.inputs - shift @ clamp.potentials
-        potentials[:, nodes] = 0.0
-        moving = np.isin(self._floating, nodes, invert=True)
-        nothing = np.zeros((len(potentials), len(self._floating)))
-        voltages = self._edge_voltages(potentials)
-        return self._refined(basis.conductances, potentials, voltages, nothing, clamp, nodes, moving)
+        return self.engine.refine_held(basis.conductances, basis.input_states, clamp.states, self.network.outputs[held])
 
-    def _edge_voltages(self, potentials: FloatArray) -> FloatArray:
-        voltages = potentials.take(self._first, axis=1)
-        voltages -= potentials.take(self._second, axis=1)
-        return voltages
+    def _held(self, outputs: States, held: IntArray) -> tuple[FloatArray, IntArray]:
+        """Return amperes (C, O) per volt at the outputs in ``held`` as far as raw states tell, and their nodes."""
+        impedance = _impedance(self.network, outputs)
+        amperes = np.zeros((len(held), len(impedance)))
+        amperes[:, held] = ClampBasis(outputs, impedance[np.ix_(held, held)]).coefficients(np.eye(len(held)))
+        return amperes, self.network.outputs[held]
 
-    def _right_hand_side_layout(self) -> None:
-        """Prepare where conductances of edges at driven inputs and unit output currents go in the right-hand sides."""
-        size = len(self._floating)
-        row = np.full(self.network.n_nodes, -1)
-        row[self._floating] = np.arange(size)
-        column = np.full(self.network.n_nodes, -1)
-        column[self._rows] = np.arange(self._n_rows)
-        ends = np.concatenate([self.network.edges, self.network.edges[:, ::-1]])
-        into = (column[ends[:, 0]] >= 0) & (row[ends[:, 1]] >= 0)
-        self._driven_edges = np.tile(np.arange(self.network.n_edges), 2)[into]
-        self._driven_cells = column[ends[into, 0]] * size + row[ends[into, 1]]
-        self._unit_cells = np.arange(self._n_rows, self._n_basis) * size + row[self.network.outputs]
+    def _certified(self, basis: Basis, held: IntArray, states: States) -> ClampBasis:
+        edges, signs, owner = self._edges_at_outputs
+        flow = states.at_edges(edges) * (basis.conductances[edges] * signs)
+        into = np.zeros((len(flow), len(self.network.outputs)))
+        np.add.at(into.T, owner, flow.T)
+        admittance = into[:, held]
+        return ClampBasis(states, admittance=(admittance + admittance.T) / 2)
 
-    def _right_hand_sides(self, conductances: FloatArray) -> FloatArray:
-        size = len(self._floating)
-        weights = conductances.take(self._driven_edges)
-        cells = np.bincount(self._driven_cells, weights, size * self._n_basis).astype(np.float64, copy=False)
-        cells[self._unit_cells] = 1.0
-        columns: FloatArray = cells.reshape(self._n_basis, size).T
-        return columns
+    @cached_property
+    def _edges_at_outputs(self) -> tuple[IntArray, FloatArray, IntArray]:
+        """Edges at outputs, the sign of the current each carries away from the output, and the number of the output."""
+        number = np.full(self.network.n_nodes, -1)
+        number[self.network.outputs] = np.arange(len(self.network.outputs))
+        owner = number[self.network.edges]
+        edges, end = np.nonzero(owner >= 0)
+        return edges, np.where(end == 0, 1.0, -1.0), owner[edges, end]
 
-    def _refined(
-        self,
-        conductances: FloatArray,
-        potentials: FloatArray,
-        voltages: FloatArray,
-        injected: FloatArray,
-        clamp: ClampBasis | None = None,
-        nodes: IntArray | None = None,
-        moving: BoolArray | None = None,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return potentials and edge voltages refined until Kirchhoff's law holds at every node that may move.
 
-        ``injected`` (rows, F) are amperes into the floating nodes. With ``clamp``, ``nodes`` are held where they are.
-        """
-        correction = np.zeros_like(potentials)
-        refined = voltages
-        degree = self._magnitude @ conductances
-        floor = DEAD * np.abs(potentials).max(axis=1, keepdims=True) * degree
-        for _ in range(MAX_REFINEMENTS):
-            residual = injected - self._outflow(self._incidence, refined * conductances)
-            if moving is not None:
-                residual[:, ~moving] = 0.0
-            change = np.zeros_like(potentials)
-            change[:, self._floating] = self._solver.solve(np.asfortranarray(residual.T)).T
-            if clamp is not None:
-                change -= clamp.coefficients(change[:, nodes]) @ clamp.potentials
-                change[:, nodes] = 0.0
-            # Edge voltages are corrected apart from the potentials, which would round the correction away.
-            correction += change
-            refined = refined + self._edge_voltages(change)
-            current = refined * conductances
-            imbalance = np.abs(self._outflow(self._incidence, current) - injected)
-            traffic = self._outflow(self._magnitude, np.abs(current)) + injected
-            fine = imbalance <= KIRCHHOFF_BOUND * traffic + floor
-            if fine.all() if moving is None else fine[:, moving].all():
-                return potentials + correction, refined
-        raise SolverError(
-            "the refinement did not reach Kirchhoff's law to 1e-14 on this board: narrow the conductance range, "
-            'or use accuracy = "standard"'
-        )
-
-    @staticmethod
-    def _outflow(incidence: "sparse.csr_array[np.float64]", current: FloatArray) -> FloatArray:
-        """Return the sums (rows, F) over each node's edges of edge quantities (rows, M)."""
-        return np.asarray((incidence @ current.T).T, dtype=np.float64)
+def _impedance(network: Network, outputs: States) -> FloatArray:
+    raw = outputs.at_nodes(network.outputs)
+    return (raw + raw.T) / 2

@@ -1,7 +1,6 @@
 """The simulated board: the exact network behind real (or ideal) pots, sources and meters."""
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -214,11 +213,7 @@ class SimulatedBoard(SafeExit):
 
 
 def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge: float) -> Contrast:
-    """Return the contrast of ideal readings straight from the basis (docs/accuracy-and-speed.md).
-
-    Σ_s δ_s(2v_s + δ_s) with v = a·V, δ = b·V is a quadratic form in the basis voltages V: its matrix, Σ_s b(2a + b)ᵀ,
-    is formed from the samples first, so that the cost per edge does not grow with their number.
-    """
+    """Return the contrast of ideal readings straight from the basis (docs/accuracy-and-speed.md)."""
     offset, relative = basis.input_coefficients(inputs)
     outputs: FloatArray = relative.dot(basis.transfer)
     outputs += offset
@@ -226,23 +221,13 @@ def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge:
     displacement = targets - outputs
     displacement *= nudge
     moved = clamp.coefficients(displacement)
-    # Per volt, not per ampere: outputs joined tightly behind weak links lose digits in amperes.
-    per_volt = clamp.coefficients(_unit_volts(len(clamp.voltages))).dot(clamp.voltages)
-    quadratic = (2.0 * displacement.T.dot(relative)).dot(basis.input_voltages)
-    quadratic += displacement.T.dot(displacement).dot(per_volt)
-    quadratic *= per_volt
-    into_inputs = relative.dot(basis.input_currents(basis.input_voltages))
+    into_inputs = relative.dot(basis.input_admittance)
     return Contrast(
-        gradient=np.add.reduce(quadratic, axis=0),
+        gradient=basis.gradient(clamp, relative, displacement),
         outputs=outputs,
         power_free=np.add.reduce(into_inputs * inputs, axis=1),
         contrast=np.add.reduce(clamp.currents(displacement, moved) * displacement, axis=1) / nudge**2,
     )
-
-
-@cache
-def _unit_volts(size: int) -> FloatArray:
-    return frozen(np.eye(size))
 
 
 def _is_constant_table(array: FloatArray) -> bool:

@@ -5,17 +5,22 @@ pattern never changes, so each analyses it once and only refactors numbers.
 """
 
 import importlib.util
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, get_args
 
 import numpy as np
-from scipy import sparse
 from scipy.linalg import lapack
 from scipy.sparse.linalg import splu
 
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.errors import InputError, SolverError
+from hilcl.sim_backend.fixed_pattern import FixedPattern, GroundedEdges
+from hilcl.sim_backend.singular import SINGULAR
 
-SolverName = Literal["auto", "dense", "superlu", "qdldl", "fused"]
+if TYPE_CHECKING:
+    from hilcl.sim_backend.node_engine import NodeSolver
+
+SolverName = Literal["auto", "dense", "superlu", "qdldl", "fused", "multifrontal", "pcg", "cholmod"]
 
 DENSE_UP_TO = {"qdldl": 80, "superlu": 200}
 """Floating nodes up to which dense LAPACK is faster than the sparse solver at hand (benchmarks/steps.py)."""
@@ -23,6 +28,20 @@ DENSE_UP_TO = {"qdldl": 80, "superlu": 200}
 DENSE_FILL = 0.3
 """Share of non-zeros in the Laplacian from which a sparse factor would be as full as a dense one."""
 
+
+MULTIFRONTAL_FROM = 4000
+"""Edges above which the multifrontal solver saves, in a few hundred steps, the time to load numba."""
+
+PCG_FROM = 3e5
+"""Flops of a factorisation, per edge, from which conjugate gradients of 150 iterations take less time."""
+
+_NEEDS = {
+    "qdldl": ("qdldl",),
+    "fused": ("numba",),
+    "multifrontal": ("numba",),
+    "pcg": ("numba",),
+    "cholmod": ("cvxopt",),
+}
 
 RESIDUAL_BOUND = 1e-3
 """Residual in amperes, with 1 A into every node, beyond which a factorisation has lost a pivot."""
@@ -45,27 +64,6 @@ class LaplacianSolver(Protocol):
         ...
 
 
-class GroundedEdges:
-    """The edges as seen by the floating nodes: index arithmetic shared by the solvers.
-
-    ``number`` maps a node to its row in L_FF, −1 for a driven node.
-    """
-
-    def __init__(self, n_nodes: int, edges: IntArray, floating: IntArray) -> None:
-        self.size = len(floating)
-        number = np.full(n_nodes, -1, dtype=np.int64)
-        number[floating] = np.arange(self.size)
-        first, second = number[edges[:, 0]], number[edges[:, 1]]
-        edge = np.arange(len(edges))
-        inner = (first >= 0) & (second >= 0)
-        self.coupled_edges = edge[inner]
-        self.coupled = np.stack([first[inner], second[inner]])
-        self.ends = np.stack([first, second], axis=1)
-        self.diagonal_edges = np.concatenate([edge[first >= 0], edge[second >= 0]])
-        self.diagonal = np.concatenate([first[first >= 0], second[second >= 0]])
-        self.fill = min(1.0, (2 * len(self.coupled_edges) + self.size) / max(1, self.size) ** 2)
-
-
 class DenseSolver:
     """LAPACK Cholesky (dpotrf, dpotrs): for small boards and for dense ones."""
 
@@ -86,44 +84,12 @@ class DenseSolver:
         laplacian = cells.reshape(self._size, self._size).T
         self._factor, failed = lapack.dpotrf(laplacian, lower=1, overwrite_a=1, clean=0)
         if failed:
-            raise SolverError(_SINGULAR)
+            raise SolverError(SINGULAR)
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Solve for every column."""
         solution, _ = lapack.dpotrs(self._factor, rhs, lower=1)
         return np.asarray(solution, dtype=np.float64)
-
-
-class _FixedPattern:
-    """A sparse symmetric matrix whose pattern is fixed and whose numbers come from the conductances."""
-
-    def __init__(self, grounded: GroundedEdges, order: IntArray | None = None, *, upper_only: bool = False) -> None:
-        place = np.arange(grounded.size)
-        if order is not None:
-            place[order] = np.arange(grounded.size)
-        first, second = place[grounded.coupled]
-        diagonal = place[grounded.diagonal]
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        mirrored = [] if upper_only else [(high, low)]
-        rows = np.concatenate([low, *(pair[0] for pair in mirrored), diagonal])
-        columns = np.concatenate([high, *(pair[1] for pair in mirrored), diagonal])
-        copies = 1 + len(mirrored)
-        self._edges = np.concatenate([*[grounded.coupled_edges] * copies, grounded.diagonal_edges])
-        self._signs = np.ones(len(rows))
-        self._signs[: copies * len(low)] = -1.0
-        cells, self._scatter = np.unique(columns * grounded.size + rows, return_inverse=True)
-        starts = np.searchsorted(cells, np.arange(grounded.size + 1) * grounded.size)
-        self._n_cells = len(cells)
-        self.matrix: Any = sparse.csc_matrix(
-            (np.zeros(len(cells)), (cells % grounded.size).astype(np.int32), starts.astype(np.int32)),
-            shape=(grounded.size, grounded.size),
-        )
-
-    def fill_in(self, conductances: FloatArray) -> Any:
-        """Return the matrix for conductances (M,); the same object every time."""
-        weights = conductances[self._edges] * self._signs
-        self.matrix.data = np.bincount(self._scatter, weights=weights, minlength=self._n_cells)
-        return self.matrix
 
 
 def _symmetric_lu(matrix: Any, ordering: Literal["NATURAL", "MMD_AT_PLUS_A"]) -> Any:
@@ -137,9 +103,9 @@ class SuperLUSolver:
 
     def __init__(self, grounded: GroundedEdges) -> None:
         n_edges = 1 + max(grounded.diagonal_edges, default=0)
-        analysis = _symmetric_lu(_FixedPattern(grounded).fill_in(np.ones(n_edges)), "MMD_AT_PLUS_A")
+        analysis = _symmetric_lu(FixedPattern(grounded).fill_in(np.ones(n_edges)), "MMD_AT_PLUS_A")
         self._order = np.argsort(analysis.perm_c)
-        self._pattern = _FixedPattern(grounded, self._order)
+        self._pattern = FixedPattern(grounded, self._order)
         self._factor: Any = None
 
     def factor(self, conductances: FloatArray) -> None:
@@ -147,7 +113,7 @@ class SuperLUSolver:
         try:
             self._factor = _symmetric_lu(self._pattern.fill_in(conductances), "NATURAL")
         except RuntimeError as cause:
-            raise SolverError(_SINGULAR) from cause
+            raise SolverError(SINGULAR) from cause
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Solve for every column."""
@@ -162,7 +128,7 @@ class QDLDLSolver:
     name = "qdldl"
 
     def __init__(self, grounded: GroundedEdges) -> None:
-        self._pattern = _FixedPattern(grounded, upper_only=True)
+        self._pattern = FixedPattern(grounded, half="upper")
         self._solver: Any = None
 
     def factor(self, conductances: FloatArray) -> None:
@@ -176,7 +142,7 @@ class QDLDLSolver:
             else:
                 self._solver.update(laplacian, upper=True)
         except (RuntimeError, ValueError) as cause:
-            raise SolverError(_SINGULAR) from cause
+            raise SolverError(SINGULAR) from cause
         self._check(laplacian)
 
     def solve(self, rhs: FloatArray) -> FloatArray:
@@ -192,36 +158,70 @@ class QDLDLSolver:
         solution = self._solver.solve(probe)
         residual = upper @ solution + upper.T @ solution - upper.diagonal() * solution - probe
         if not np.abs(residual).max() <= RESIDUAL_BOUND:
-            raise SolverError(_SINGULAR)
+            raise SolverError(SINGULAR)
 
 
-_SINGULAR = (
-    "the circuit has no unique solution in floating point: some node hangs on conductances too small "
-    "beside its neighbours'; narrow the conductance range"
-)
+def make_solver(
+    n_nodes: int, edges: IntArray, floating: IntArray, name: SolverName = "auto", *, certified: bool = False
+) -> "LaplacianSolver | NodeSolver":
+    """Return a solver for L_FF of this graph; "auto" chooses by size and fill, and by what is installed.
 
+    For certified accuracy "auto" takes compiled code at any size where it can: refinement is what it is fastest at.
 
-def make_solver(n_nodes: int, edges: IntArray, floating: IntArray, name: SolverName = "auto") -> LaplacianSolver:
-    """Return a solver for L_FF of this graph; "auto" chooses by size and fill, QDLDL before SuperLU where installed.
-
-    Raises InputError for a solver that is not installed.
+    Dense for small and full boards; else the multifrontal solver for boards of more than MULTIFRONTAL_FROM edges,
+    or conjugate gradients where its factor would be too large; else QDLDL; else SuperLU. CHOLMOD is never chosen
+    unasked. Raises InputError for a solver that is not installed.
     """
+    if name not in get_args(SolverName):
+        choices = ", ".join(get_args(SolverName))
+        raise InputError(f"there is no solver {name!r}: choose one of {choices}")
+    missing = [package for package in _NEEDS.get(name, ()) if importlib.util.find_spec(package) is None]
+    if missing:
+        extra = "benchmark" if name == "cholmod" else "fast"
+        raise InputError(f"the solver {name} is not installed: pip install 'hilcl[{extra}]', or choose another")
+    if name in ("multifrontal", "pcg"):
+        return _by_node(name, n_nodes, edges, floating)
     grounded = GroundedEdges(n_nodes, edges, floating)
-    installed = importlib.util.find_spec("qdldl") is not None
     if name == "auto":
-        name = "qdldl" if installed else "superlu"
-        if grounded.size <= DENSE_UP_TO[name] or (grounded.fill > DENSE_FILL and grounded.size <= DENSE_LIMIT):
-            name = "dense"
-    if name == "dense":
-        return DenseSolver(grounded)
-    if name == "superlu":
-        return SuperLUSolver(grounded)
-    if name == "qdldl":
-        if not installed:
-            raise InputError("the solver qdldl is not installed: pip install 'hilcl[fast]', or choose another")
-        return QDLDLSolver(grounded)
+        sparse_name = "qdldl" if importlib.util.find_spec("qdldl") is not None else "superlu"
+        compiled = importlib.util.find_spec("numba") is not None
+        if compiled and certified and grounded.size:
+            return _by_node("auto", n_nodes, edges, floating)
+        if grounded.size <= DENSE_UP_TO[sparse_name] or (grounded.fill > DENSE_FILL and grounded.size <= DENSE_LIMIT):
+            return DenseSolver(grounded)
+        if compiled and len(edges) > MULTIFRONTAL_FROM:
+            return _by_node("auto", n_nodes, edges, floating)
+        return QDLDLSolver(grounded) if sparse_name == "qdldl" else SuperLUSolver(grounded)
     if name == "fused":
         from hilcl.sim_backend.fused import FusedSolver
 
         return FusedSolver(grounded.size, grounded.ends)
-    raise InputError(f"there is no solver {name!r}: choose auto, dense, superlu, qdldl or fused")
+    if name == "cholmod":
+        from hilcl.sim_backend.cholmod import CholmodSolver
+
+        return CholmodSolver(grounded)
+    by_name: dict[str, Callable[[GroundedEdges], LaplacianSolver]] = {
+        "dense": DenseSolver,
+        "superlu": SuperLUSolver,
+        "qdldl": QDLDLSolver,
+    }
+    return by_name[name](grounded)
+
+
+def _by_node(
+    name: Literal["auto", "multifrontal", "pcg"], n_nodes: int, edges: IntArray, floating: IntArray
+) -> "NodeSolver":
+    # Compiled code: imported only where it is used.
+    from hilcl.sim_backend.conjugate_gradients import ConjugateGradientSolver
+    from hilcl.sim_backend.multifrontal_solver import MultifrontalSolver
+
+    if name == "pcg":
+        return ConjugateGradientSolver(n_nodes, edges, floating)
+    most_flops = np.inf if name == "multifrontal" else PCG_FROM * len(edges)
+    solver = MultifrontalSolver.within(most_flops, n_nodes, edges, floating)
+    return ConjugateGradientSolver(n_nodes, edges, floating) if solver is None else solver
+
+
+def is_by_node(solver: "LaplacianSolver | NodeSolver") -> "TypeGuard[NodeSolver]":
+    """Return whether a solver works node by node, for ``hilcl.sim_backend.node_engine.NodeEngine``."""
+    return hasattr(solver, "substitute")

@@ -87,7 +87,7 @@ def settle_ideal(
     offset, combinations = basis.input_coefficients(inputs)
     potentials: FloatArray = combinations @ basis.inputs + offset
     voltages: FloatArray | None = combinations @ basis.input_voltages if edge_voltages else None
-    into_inputs = combinations @ basis.input_currents(basis.input_voltages)
+    into_inputs = combinations @ basis.input_admittance
     currents = np.zeros(outputs.shape)
     clamped = ~np.isnan(outputs)
     for rows, pattern in _groups(clamped.astype(np.int64)):
@@ -98,16 +98,16 @@ def settle_ideal(
         nodes, at = network.outputs[held], np.ix_(rows, held)
         displacement = outputs[at] - potentials[np.ix_(rows, nodes)]
         moved = clamp.coefficients(displacement)
-        into_inputs[rows] += moved @ basis.input_currents(clamp.voltages)
+        into_inputs[rows] += moved @ basis.inflow(clamp.states)
         currents[at] = clamp.currents(displacement, moved)
         if basis.is_certified:
             # Offset by the lowest terminal all terms are positive, so that no digit is lost between the phases.
             lowest = np.minimum(inputs[rows].min(axis=1), outputs[at].min(axis=1))[:, None]
             at_inputs, at_outputs = inputs[rows] - lowest, outputs[at] - lowest
-            input_rows, input_voltages = basis.held_inputs(held)
-            potentials[rows] = lowest + at_inputs @ input_rows + at_outputs @ clamp.potentials
+            free = basis.held_inputs(held)
+            potentials[rows] = lowest + at_inputs @ free.potentials + at_outputs @ clamp.potentials
             if voltages is not None:
-                voltages[rows] = at_inputs @ input_voltages + at_outputs @ clamp.voltages
+                voltages[rows] = at_inputs @ free.voltages + at_outputs @ clamp.voltages
         else:
             potentials[rows] += moved @ clamp.potentials
             if voltages is not None:
@@ -222,8 +222,8 @@ def _terminal_equations(basis: Basis) -> tuple[FloatArray, FloatArray]:
     """Return (T, T) matrices giving terminal volts and currents from z = (volts at inputs, currents into outputs)."""
     n_inputs, n_outputs = len(basis.network.inputs), len(basis.network.outputs)
     # Input 0 is the reference here, whether it has a row of its own or not.
-    rows = slice(len(basis.inputs) - (n_inputs - 1), None)
-    transfer, admittance = basis.transfer[rows], basis.input_currents(basis.input_voltages[rows])
+    rows = slice(len(basis.transfer) - (n_inputs - 1), None)
+    transfer, admittance = basis.transfer[rows], basis.input_admittance[rows]
     volts = np.eye(n_inputs + n_outputs)
     volts[n_inputs:, 1:n_inputs] = transfer.T
     volts[n_inputs:, 0] = 1.0 - transfer.sum(axis=0)
@@ -231,7 +231,7 @@ def _terminal_equations(basis: Basis) -> tuple[FloatArray, FloatArray]:
     currents = np.eye(n_inputs + n_outputs)
     currents[:n_inputs, 1:n_inputs] = admittance.T
     currents[:n_inputs, 0] = -admittance.sum(axis=0)
-    currents[:n_inputs, n_inputs:] = basis.input_currents(basis.output_voltages).T
+    currents[:n_inputs, n_inputs:] = basis.inflow(basis.output_states).T
     return volts, currents
 
 
