@@ -8,7 +8,7 @@ import numpy as np
 
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.errors import SolverError
-from hilcl.sim_backend.compilation import IndexArray, compiled
+from hilcl.sim_backend.compiled import IndexArray, contracted
 from hilcl.sim_backend.graphs import padded, place_of_nodes
 from hilcl.sim_backend.node_states import edges_by_row
 from hilcl.sim_backend.singular import SINGULAR
@@ -69,7 +69,7 @@ class ConjugateGradientSolver:
             )
 
 
-@compiled
+@contracted
 def _iterate(
     x: FloatArray,
     starts: IntArray,

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray
-from hilcl.sim_backend.compilation import IndexArray, compiled, dpotrf, dsyrk, dtrsm
+from hilcl.sim_backend.compiled import IndexArray, contracted
+from hilcl.sim_backend.compiled_lapack import dpotrf, dsyrk, dtrsm
 from hilcl.sim_backend.symbolic import (
     column_counts,
     elimination_tree,
@@ -108,7 +109,7 @@ def _padded(length: IntArray) -> IntArray:
     return (length + 3) & ~3
 
 
-@compiled
+@contracted
 def _update_places(tree: IntArray, size: IntArray) -> tuple[IntArray, int]:
     """Return where each update matrix of the given size lies, and the doubles needed for all.
 
@@ -138,7 +139,7 @@ def _update_places(tree: IntArray, size: IntArray) -> tuple[IntArray, int]:
     return at, most[0] + most[1]
 
 
-@compiled
+@contracted
 def place_entries(
     first: IntArray, second: IntArray, begin: IntArray, row_starts: IntArray, rows: IndexArray
 ) -> tuple[IntArray, IntArray, IndexArray, IndexArray]:
@@ -187,7 +188,7 @@ def place_entries(
     return starts, diagonal, edge, cell
 
 
-@compiled
+@contracted
 def _block(
     c: FloatArray, at: int, c_stride: int, a: FloatArray, row: int, column: int, stride: int, depth: int
 ) -> None:
@@ -208,7 +209,7 @@ def _block(
     store(c, at + 3 * c_stride, t3)
 
 
-@compiled
+@contracted
 def _tall_block(
     c: FloatArray, at: int, c_stride: int, a: FloatArray, row: int, column: int, stride: int, depth: int
 ) -> None:
@@ -235,7 +236,7 @@ def _tall_block(
     store(c, at + 3 * c_stride + 4, u3)
 
 
-@compiled
+@contracted
 def _columns_of_four(
     c: FloatArray, at: int, c_stride: int, height: int, a: FloatArray, row: int, stride: int, depth: int
 ) -> None:
@@ -249,7 +250,7 @@ def _columns_of_four(
         i += 4
 
 
-@compiled
+@contracted
 def _small_cholesky(panels: FloatArray, at: int, stride: int, k: int, m: int, floor: FloatArray) -> int:
     """Factor a panel (m, k) in place; return the first column whose pivot does not exceed its floor, or −1."""
     for j in range(0, k, 4):
@@ -291,7 +292,7 @@ def _small_cholesky(panels: FloatArray, at: int, stride: int, k: int, m: int, fl
     return -1
 
 
-@compiled
+@contracted
 def factorise(
     conductances: FloatArray,
     begin: IntArray,
@@ -383,7 +384,7 @@ def factorise(
     return -1
 
 
-@compiled
+@contracted
 def mark_paths(rows: IntArray, block: IntArray, tree: IntArray) -> BoolArray:
     """Return for every supernode whether loads at these rows reach it on the way up."""
     reached = np.zeros(len(tree), dtype=np.bool_)
@@ -395,7 +396,7 @@ def mark_paths(rows: IntArray, block: IntArray, tree: IntArray) -> BoolArray:
     return reached
 
 
-@compiled
+@contracted
 def _subtract(
     w: FloatArray,
     target: int,
@@ -474,7 +475,7 @@ def _subtract(
         q += 4
 
 
-@compiled
+@contracted
 def _forward_front(
     panels: FloatArray, at: int, stride: int, k: int, m: int, own: FloatArray, w: FloatArray, p: int
 ) -> None:
@@ -504,7 +505,7 @@ def _forward_front(
         _subtract(w, i, 4, 0, k, panels, at + i, 1, stride, p)
 
 
-@compiled
+@contracted
 def _backward_front(
     panels: FloatArray, at: int, stride: int, k: int, m: int, own: FloatArray, w: FloatArray, p: int
 ) -> None:
@@ -536,7 +537,7 @@ def _backward_front(
             store(w, q, times(own[j], t0))
 
 
-@compiled
+@contracted
 def _fetch_front(
     panels: FloatArray, low: int, high: int, x: FloatArray, rows: IndexArray, first: int, last: int, p: int
 ) -> None:
@@ -548,7 +549,7 @@ def _fetch_front(
             fetch(x, rows[position] * p + q)
 
 
-@compiled
+@contracted
 def substitute(
     x: FloatArray,
     p: int,

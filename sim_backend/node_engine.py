@@ -13,7 +13,7 @@ import numpy as np
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.errors import SolverError
 from hilcl.network import Network
-from hilcl.sim_backend.compilation import IndexArray
+from hilcl.sim_backend.compiled import IndexArray
 from hilcl.sim_backend.graphs import padded
 from hilcl.sim_backend.node_states import (
     count_imbalanced,

@@ -7,13 +7,13 @@ the others corrections to it. An edge voltage is the sum of the parts' differenc
 import numpy as np
 
 from hilcl.arrays import FloatArray, IntArray
-from hilcl.sim_backend.compilation import IndexArray, compiled
+from hilcl.sim_backend.compiled import IndexArray, contracted
 from hilcl.sim_backend.vectors import any_beyond, dot, load, magnitude, minus, minus_times, plus, store, times
 
 ZEROS = np.zeros(4)
 
 
-@compiled
+@contracted
 def squared_differences(
     parts: FloatArray,
     ends: IndexArray,
@@ -51,7 +51,7 @@ def squared_differences(
         result[e] = total
 
 
-@compiled
+@contracted
 def edge_volts(parts: FloatArray, ends: IndexArray, edges: IntArray, begin: int, result: FloatArray) -> None:
     """Set result (p, len(edges)) to the voltages of some edges in the columns from ``begin``."""
     for k in range(len(edges)):
@@ -63,7 +63,7 @@ def edge_volts(parts: FloatArray, ends: IndexArray, edges: IntArray, begin: int,
             result[q, k] = v
 
 
-@compiled
+@contracted
 def edges_by_row(ends: IndexArray, n_rows: int) -> tuple[IntArray, IndexArray, IndexArray]:
     """Return (starts, neighbour, edge) of the first ``n_rows`` rows, as ``node_residual`` takes them."""
     starts = np.zeros(n_rows + 1, dtype=np.int64)
@@ -85,7 +85,7 @@ def edges_by_row(ends: IndexArray, n_rows: int) -> tuple[IntArray, IndexArray, I
     return starts, neighbour, edge
 
 
-@compiled
+@contracted
 def _leaving(
     flat: FloatArray,
     n_parts: int,
@@ -146,7 +146,7 @@ def _leaving(
         q += 4
 
 
-@compiled
+@contracted
 def node_residual(
     parts: FloatArray,
     starts: IntArray,
@@ -174,7 +174,7 @@ def node_residual(
             store(out, here, total)
 
 
-@compiled
+@contracted
 def count_imbalanced(
     parts: FloatArray,
     starts: IntArray,
@@ -219,7 +219,7 @@ def count_imbalanced(
     return count
 
 
-@compiled
+@contracted
 def mix_columns(x: FloatArray, begin: int, matrix: FloatArray) -> None:
     """Replace the columns of x (N, 4q) from ``begin`` on by themselves times a square matrix; all in fours."""
     flat, mixing, p, size = x.reshape(-1), matrix.reshape(-1), x.shape[1], len(matrix)
@@ -234,7 +234,7 @@ def mix_columns(x: FloatArray, begin: int, matrix: FloatArray) -> None:
             store(flat, here + q, total)
 
 
-@compiled
+@contracted
 def take_back(change: FloatArray, x: FloatArray, begin: int, matrix: FloatArray) -> None:
     """Subtract from change (n, 4q) the columns of x from ``begin`` on times the matrix (·, 4q), row by row."""
     out, flat, mixing, p = change.reshape(-1), x.reshape(-1), matrix.reshape(-1), x.shape[1]

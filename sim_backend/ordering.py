@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hilcl.arrays import IntArray
-from hilcl.sim_backend.compilation import compiled
+from hilcl.sim_backend.compiled import contracted
 
 _VARIABLE, _ELEMENT, _GONE = 0, 1, 2
 
 
-@compiled
+@contracted
 def minimum_degree(starts: IntArray, neighbours: IntArray, most_flops: float) -> tuple[IntArray, float]:
     """Return the rank of each node in an order of small fill, and its flops; no ranks if they exceed ``most_flops``.
 
@@ -207,7 +207,7 @@ def minimum_degree(starts: IntArray, neighbours: IntArray, most_flops: float) ->
     return rank, flops
 
 
-@compiled
+@contracted
 def _compact(space: IntArray, used: int, at: IntArray, length: IntArray, kind: npt.NDArray[np.int8]) -> int:
     """Close the gaps between the lists of live variables and elements; return how much is used."""
     for i in range(len(at)):

@@ -6,7 +6,7 @@ Done once per board. Graphs are (starts, neighbours) as in ``hilcl.sim_backend.o
 import numpy as np
 
 from hilcl.arrays import IntArray
-from hilcl.sim_backend.compilation import compiled
+from hilcl.sim_backend.compiled import contracted
 
 SMALL_MERGE = 4
 """A supernode and its parent of no more columns than this together are always merged."""
@@ -18,7 +18,7 @@ _COLUMNS = tuple(columns for columns, _ in MERGES)
 _ZEROS = tuple(zeros for _, zeros in MERGES)
 
 
-@compiled
+@contracted
 def elimination_tree(starts: IntArray, neighbours: IntArray, order: IntArray) -> IntArray:
     """Return the parent of each column (in the order's numbers), −1 at a root (Liu, 1990)."""
     n = len(order)
@@ -39,7 +39,7 @@ def elimination_tree(starts: IntArray, neighbours: IntArray, order: IntArray) ->
     return parent
 
 
-@compiled
+@contracted
 def postorder(parent: IntArray) -> IntArray:
     """Return the columns of a forest with children before parents and every subtree together."""
     n = len(parent)
@@ -70,7 +70,7 @@ def postorder(parent: IntArray) -> IntArray:
     return order
 
 
-@compiled
+@contracted
 def column_counts(starts: IntArray, neighbours: IntArray, order: IntArray, parent: IntArray) -> IntArray:
     """Return the entries of each column of the factor, diagonal included (Gilbert, Ng and Peyton, 1994).
 
@@ -115,13 +115,13 @@ def column_counts(starts: IntArray, neighbours: IntArray, order: IntArray, paren
     return count
 
 
-@compiled
+@contracted
 def _cells(columns: int, rows: int) -> float:
     """Return the entries of a trapezoid of ``columns`` columns, the first of ``rows`` rows."""
     return columns * rows - columns * (columns - 1) / 2
 
 
-@compiled
+@contracted
 def merged_supernodes(parent: IntArray, count: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Return the supernodes in the order they are to be eliminated.
 
@@ -202,7 +202,7 @@ def merged_supernodes(parent: IntArray, count: IntArray) -> tuple[IntArray, IntA
     return columns, begin, final
 
 
-@compiled
+@contracted
 def _sorted_within(values: IntArray, starts: IntArray, n: int) -> IntArray:
     """Return values 0 … n−1 sorted within each stretch, by counting."""
     at = np.zeros(n + 1, dtype=np.int64)
@@ -227,7 +227,7 @@ def _sorted_within(values: IntArray, starts: IntArray, n: int) -> IntArray:
     return result
 
 
-@compiled
+@contracted
 def supernode_rows(
     starts: IntArray, neighbours: IntArray, order: IntArray, begin: IntArray, tree: IntArray
 ) -> tuple[IntArray, IntArray, IntArray]:

@@ -1,31 +1,14 @@
-"""Numba for the kernels of large boards: how they are compiled, and LAPACK from within them.
+"""LAPACK and BLAS for kernels, from the libraries that SciPy brings.
 
-Importing this module needs the extra ``hilcl[fast]``; only the modules of kernels do so, and only for large boards.
-Compiled code is kept on disk, so that a machine compiles once.
+Importing this module imports numba, so only the modules of kernels do.
 """
 
 import ctypes
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import llvmlite.binding as llvm
-import numba
-import numpy as np
-import numpy.typing as npt
 from numba.core import types
 from scipy.linalg import cython_blas, cython_lapack
-
-IndexArray = npt.NDArray[np.int32] | npt.NDArray[np.int64]
-"""Whole numbers for kernels: 32 bits where there are many."""
-
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-
-
-def compiled(function: Kernel) -> Kernel:
-    """Return the function compiled at its first call, or loaded from the cache of an earlier process."""
-    compiler: Any = numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-    kernel: Kernel = compiler(function)
-    return kernel
 
 
 def _lapack(module: Any, name: str, n_arguments: int) -> Any:
