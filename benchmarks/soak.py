@@ -116,6 +116,16 @@ def _watched(path: Path, store: Path, steps: int) -> tuple[list[Mark], int, str]
     """Return marks about evenly spread over the run, its exit code and the last it said."""
     process = _hilcl(path, store)
     marks: list[Mark] = []
+    try:
+        _watch(process, store, steps, marks)
+    finally:
+        process.terminate()
+    if not marks:
+        raise SystemExit("the run was over before it could be watched: ask for more steps")
+    return marks, process.wait(), path.with_suffix(".log").read_text("utf-8")[-2000:]
+
+
+def _watch(process: "subprocess.Popen[bytes]", store: Path, steps: int, marks: list[Mark]) -> None:
     while process.poll() is None:
         time.sleep(POLL_SECONDS)
         # The process may end, and the store not be there yet.
@@ -123,9 +133,6 @@ def _watched(path: Path, store: Path, steps: int) -> tuple[list[Mark], int, str]
             mark = _mark(process.pid, store)
             if mark.steps and (not marks or mark.steps - marks[-1].steps >= steps / MARKS):
                 marks.append(mark)
-    if not marks:
-        raise SystemExit("the run was over before it could be watched: ask for more steps")
-    return marks, process.wait(), path.with_suffix(".log").read_text("utf-8")[-2000:]
 
 
 def _mark(pid: int, store: Path) -> Mark:

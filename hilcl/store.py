@@ -180,8 +180,8 @@ class Store:
         while self._db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
+            except sqlite3.OperationalError as refusal:
+                if "locked" not in str(refusal) or time.monotonic() > deadline:
                     raise
                 # Wait, with SQLite's patience, until whoever holds the file lets go.
                 self._db.execute("BEGIN IMMEDIATE")
@@ -231,6 +231,12 @@ class Store:
             # SQLite quotes damaged names in its own messages.
             raise StoreError(
                 f"the store {self.path} is damaged (it holds text that is none): "
+                "move it away, or name another with --store"
+            ) from cause
+        except MemoryError as cause:
+            # A damaged file may speak of more than there can be.
+            raise StoreError(
+                f"the store {self.path} is damaged, or there is not enough memory to read it: "
                 "move it away, or name another with --store"
             ) from cause
         except OSError as cause:
