@@ -37,8 +37,8 @@ run: $(VENV)/project.stamp
 test: setup
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
-bench: $(VENV)/project.stamp
-	$(BIN)/python benchmarks/steps.py $(ARGS)
+bench: setup
+	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(ARGS)

@@ -9,14 +9,12 @@ Rounds alternate between the methods and medians are shown, so a change of the m
 
 import argparse
 import importlib.util
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from threadpoolctl import threadpool_limits
@@ -125,25 +123,27 @@ def measure(side: int, n_samples: int, rounds: int) -> dict[str, float]:
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time of one training step beside naive solvers.")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds per problem, medians are shown (default 7)")
-    arguments = parser.parse_args()
-    print(f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, one BLAS thread;")
-    print("milliseconds per step, medians; the naive columns solve once per sample and phase.\n")
+def tables(rounds: int = 7) -> str:
+    """Return the table in Markdown."""
+    rows: list[str] = []
     with threadpool_limits(limits=1):
-        header_written = False
         for side in SIDES:
             for n_samples in SAMPLES:
-                result = measure(side, n_samples, arguments.rounds)
-                if not header_written:
-                    print("| nodes | samples | " + " | ".join(result) + " | auto vs solve | auto vs spsolve |")
-                    print("|" + "---|" * (len(result) + 4))
-                    header_written = True
+                result = measure(side, n_samples, rounds)
+                if not rows:
+                    heads = ["nodes", "samples", *result, "auto vs solve", "auto vs spsolve"]
+                    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
                 auto = result["hilcl auto"]
                 ratios = [result[name] / auto for name in ("numpy.linalg.solve", "scipy spsolve")]
                 cells = [f"{value:.3g}" for value in result.values()] + [f"{ratio:.0f}x" for ratio in ratios]
-                print(f"| {side * side} | {n_samples} | " + " | ".join(cells) + " |", flush=True)
+                rows.append(f"| {side * side} | {n_samples} | {' | '.join(cells)} |")
+    return "\n".join(["Milliseconds per step, medians; the naive columns solve once per sample and phase.", "", *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time of one training step beside naive solvers.")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds per problem, medians are shown (default 7)")
+    print(tables(parser.parse_args().rounds))
 
 
 if __name__ == "__main__":
