@@ -447,7 +447,7 @@ def long_run(epochs: int, more: str = "") -> str:
         (20000, "", "fused"),
         (20000, 'solver = "superlu"', "superlu"),
         (10, 'solver = "fused"', "fused"),
-        (20000, 'accuracy = "certified"', "dense"),
+        (20000, 'accuracy = "certified"', "multifrontal"),
         (20000, 'meters = { noise = "1 mV" }', "dense"),
     ],
 )
