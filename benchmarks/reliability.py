@@ -28,26 +28,17 @@ from hilcl.sim_backend.fault_trials import Trial, trial, undisturbed
 # At the end, so that `hilcl` stays the installed package.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.soak import BENCH16, soak
+from benchmarks.soak import BENCH16, calm_bench, soak
 from tests.kill_campaign import kill_campaign
 
 
 def example(epochs: int, *, switches: bool = False) -> Preparation:
-    """Return the 16-edge bench without noise, so that a reading taken again is the same, and with short time-outs.
-
-    With ``switches``, the clamps are switched by the pot board instead of floating by themselves.
-    """
+    """Return the calm bench; with ``switches``, the pot board switches the clamps, which else float by themselves."""
     lines = []
-    for line in BENCH16.read_text("utf-8").splitlines():
-        if line.startswith("meters = { bits"):
-            continue
-        if line.startswith("compliance ="):
-            lines.append('timeout = "0.3 s"')
-        if line == 'driver = "potboard"':
-            lines += ['turnaround = "0.1 s"', 'boot_time = "2 s"']
+    for line in calm_bench(epochs):
+        lines.append(line)
         if switches and line == 'driver = "keysight-b2900"':
             lines.append('free_mode = "relay"')
-        lines.append(f"epochs = {epochs}" if line.startswith("epochs =") else line)
         if switches and line == "[bench.wiring]":
             lines.append("switches = { board = { 0 = 2, 1 = 6 } }")
     return prepare(Experiment.parse("\n".join(lines) + "\n", BENCH16))

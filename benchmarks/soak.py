@@ -48,7 +48,14 @@ class Mark:
 
 
 def experiment(steps: int, rate: float, seed: int) -> str:
-    """Return the 16-edge bench without noise, so that a reading taken again is the same, with faults at a rate."""
+    """Return ``calm_bench`` with faults at a rate."""
+    kinds = ", ".join(f'"{kind}"' for kind in RECOVERABLE)
+    faults = ["[simulation.faults]", f"seed = {seed}", f"rate = {rate!r}", f"kinds = [{kinds}]", 'seconds = "0.4 s"']
+    return "\n".join([*calm_bench(steps), "", *(faults if rate else []), ""])
+
+
+def calm_bench(epochs: int) -> list[str]:
+    """Return the 16-edge bench, line by line, with short time-outs and no noise: readings taken again are the same."""
     lines = []
     for line in BENCH16.read_text("utf-8").splitlines():
         if line.startswith("meters = { bits"):
@@ -57,10 +64,8 @@ def experiment(steps: int, rate: float, seed: int) -> str:
             lines.append('timeout = "0.3 s"')
         if line == 'driver = "potboard"':
             lines += ['turnaround = "0.1 s"', 'boot_time = "2 s"']
-        lines.append(f"epochs = {steps}" if line.startswith("epochs =") else line)
-    kinds = ", ".join(f'"{kind}"' for kind in RECOVERABLE)
-    faults = ["[simulation.faults]", f"seed = {seed}", f"rate = {rate!r}", f"kinds = [{kinds}]", 'seconds = "0.4 s"']
-    return "\n".join([*lines, "", *(faults if rate else []), ""])
+        lines.append(f"epochs = {epochs}" if line.startswith("epochs =") else line)
+    return lines
 
 
 def soak(steps: int, rate: float, seed: int) -> bool:

@@ -13,6 +13,7 @@ from hilcl.calibration_section import CalibrationSection
 from hilcl.errors import ExperimentError
 from hilcl.faults_section import FaultsSection
 from hilcl.file_values import LARGEST, Count, Node, Number, Section, StepSize, Switch, Whole
+from hilcl.toml_file import parse_toml, read_text
 from hilcl.units import (
     Amperes,
     Farads,
@@ -377,26 +378,12 @@ class Experiment(Section):
 
         Raises ExperimentError with the file, the line, the key and what is wrong with it.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as cause:
-            raise ExperimentError(f"the experiment file {path} cannot be read: {cause.strerror}") from cause
-        except UnicodeDecodeError as cause:
-            raise ExperimentError(f"the experiment file {path} is not text in UTF-8") from cause
-        return cls.parse(text, path)
+        return cls.parse(read_text(path, "experiment"), path)
 
     @classmethod
     def parse(cls, text: str, path: Path) -> "Experiment":
         """Validate the text of an experiment file; ``path`` names it and is where its data files are looked for."""
-        try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as cause:
-            raise ExperimentError(f"{path} is not valid TOML: {cause}") from cause
-        except ValueError as cause:
-            raise ExperimentError(f"{path} holds a number of too many digits") from cause
-        except RecursionError as cause:
-            raise ExperimentError(f"{path} is nested too deeply to be an experiment file") from cause
-        return cls.of_values(values, path, text)
+        return cls.of_values(parse_toml(text, path, "experiment"), path, text)
 
     @classmethod
     def of_values(cls, values: dict[str, Any], path: Path, text: str = "") -> "Experiment":

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hilcl.errors import ExperimentError
 from hilcl.experiment import Experiment
 from hilcl.file_values import Number, Section, Whole
+from hilcl.toml_file import parse_toml, read_text
 from hilcl.units import SquareVolts
 
 MOST_POINTS = 1_000_000
@@ -157,20 +158,8 @@ class SweepFile:
 
         Raises ExperimentError with the file, the key and what is wrong with it.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            values = tomllib.loads(text)
-        except OSError as cause:
-            raise ExperimentError(f"the sweep file {path} cannot be read: {cause.strerror}") from cause
-        except UnicodeDecodeError as cause:
-            raise ExperimentError(f"the sweep file {path} is not text in UTF-8") from cause
-        except tomllib.TOMLDecodeError as cause:
-            raise ExperimentError(f"{path} is not valid TOML: {cause}") from cause
-        except ValueError as cause:
-            raise ExperimentError(f"{path} holds a number of too many digits") from cause
-        except RecursionError as cause:
-            raise ExperimentError(f"{path} is nested too deeply to be a sweep file") from cause
-        return cls._of_values(values, path, text)
+        text = read_text(path, "sweep")
+        return cls._of_values(parse_toml(text, path, "sweep"), path, text)
 
     @classmethod
     def _of_values(cls, values: dict[str, Any], path: Path, text: str) -> "SweepFile":
