@@ -6,15 +6,15 @@ here are basis functions: (p, N) for nodes and (p, M) for edges.
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from scipy.linalg import lapack
 
-from hilcl.arrays import FloatArray, IntArray
+from hilcl.arrays import FloatArray, IntArray, frozen
 from hilcl.errors import SolverError
 from hilcl.network import Network
+from hilcl.sim_backend.lazily import lazily
 from hilcl.sim_backend.row_engine import RowEngine
 from hilcl.sim_backend.solvers import SolverName, is_by_node, make_solver
 from hilcl.sim_backend.states import Engine, RowStates, States
@@ -93,7 +93,7 @@ class Basis:
         """Edge voltages per volt at an input."""
         return self.input_states.voltages
 
-    @cached_property
+    @lazily
     def output_states(self) -> States:
         """Responses per ampere, refined at their first use."""
         return self.solver.refined_outputs(self)
@@ -108,12 +108,12 @@ class Basis:
         """Edge voltages per ampere into an output."""
         return self.output_states.voltages
 
-    @cached_property
+    @lazily
     def transfer(self) -> FloatArray:
         """Output volts per volt at an input row, (rows, O)."""
         return self.input_states.at_nodes(self.network.outputs)
 
-    @cached_property
+    @lazily
     def impedance(self) -> FloatArray:
         """Output volts per ampere into an output, X_O, (O, O) in ohms, made exactly symmetric."""
         return _impedance(self.network, self.output_states)
@@ -121,10 +121,11 @@ class Basis:
     def inflow(self, states: States) -> FloatArray:
         """Return the amperes into the board at each input, (rows, I), of some states."""
         edges, signs, starts = self.network.edges_at_inputs
-        flow = states.at_edges(edges) * (self.conductances[edges] * signs)
+        flow = states.at_edges(edges)
+        flow *= self.conductances.take(edges) * signs
         return np.asarray(np.add.reduceat(flow, starts, axis=1), dtype=np.float64)
 
-    @cached_property
+    @lazily
     def input_admittance(self) -> FloatArray:
         """Amperes into the board at each input per volt at an input row, (rows, I)."""
         return self.inflow(self.input_states)
@@ -171,8 +172,8 @@ class Basis:
         Σ_s b(2a + b)ᵀ, is formed from the samples first, so that the cost per edge does not grow with their number.
         """
         # Per volt, not per ampere: outputs joined tightly behind weak links lose digits in amperes.
-        per_volt = clamp.coefficients(np.eye(displacement.shape[1]))
-        mixing, clamping = 2.0 * (displacement.T @ relative), displacement.T @ displacement
+        per_volt = clamp.coefficients(self.solver.one_volt_each)
+        mixing, clamping = 2.0 * displacement.T.dot(relative), displacement.T.dot(displacement)
         return self.solver.engine.gradient(self.input_states, clamp.states, mixing, clamping, per_volt)
 
     def node_potentials(self, volts: FloatArray, amperes: FloatArray | None = None) -> FloatArray:
@@ -195,6 +196,7 @@ class BasisSolver:
         chosen = make_solver(
             network.n_nodes, network.edges, network.floating, solver, certified=accuracy == "certified"
         )
+        self.one_volt_each = frozen(np.eye(len(network.outputs)))
         self.engine: Engine
         if is_by_node(chosen):
             from hilcl.sim_backend.node_engine import NodeEngine
@@ -268,7 +270,7 @@ class BasisSolver:
         admittance = into[:, held]
         return ClampBasis(states, admittance=(admittance + admittance.T) / 2)
 
-    @cached_property
+    @lazily
     def _edges_at_outputs(self) -> tuple[IntArray, FloatArray, IntArray]:
         """Edges at outputs, the sign of the current each carries away from the output, and the number of the output."""
         number = np.full(self.network.n_nodes, -1)

@@ -36,6 +36,8 @@ class RowEngine:
         small = incidence.shape[0] * incidence.shape[1] <= DENSE_INCIDENCE
         self._incidence: Any = incidence.toarray() if small else incidence
         self._magnitude: Any = abs(self._incidence)
+        self._units = np.zeros((self._n_basis, network.n_nodes))
+        self._units[np.arange(self._n_rows), driven] = 1.0
         self._factored: FloatArray | None = None
         self._right_hand_side_layout()
 
@@ -46,8 +48,7 @@ class RowEngine:
 
     def solve(self, conductances: FloatArray) -> tuple[States, States]:
         """Return the responses per volt and per ampere."""
-        potentials = np.zeros((self._n_basis, self._network.n_nodes))
-        potentials[np.arange(self._n_rows), self._driven] = 1.0
+        potentials = self._units.copy()
         if len(self._floating):
             self._factored = None
             self._solver.factor(conductances)
@@ -95,7 +96,9 @@ class RowEngine:
         return gradient_by_rows(inputs, clamp, mixing, clamping, per)
 
     def _edge_voltages(self, potentials: FloatArray) -> FloatArray:
-        return potentials.take(self._first, axis=1) - potentials.take(self._second, axis=1)
+        voltages = potentials.take(self._first, axis=1)
+        voltages -= potentials.take(self._second, axis=1)
+        return voltages
 
     def _right_hand_side_layout(self) -> None:
         """Prepare where conductances of edges at driven inputs and unit output currents go in the right-hand sides."""
@@ -112,7 +115,7 @@ class RowEngine:
 
     def _right_hand_sides(self, conductances: FloatArray) -> FloatArray:
         size = len(self._floating)
-        weights = conductances[self._driven_edges]
+        weights = conductances.take(self._driven_edges)
         cells = np.bincount(self._driven_cells, weights, size * self._n_basis).astype(np.float64, copy=False)
         cells[self._unit_cells] = 1.0
         columns: FloatArray = cells.reshape(self._n_basis, size).T

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from hilcl.arrays import FloatArray, IntArray
 
 KIRCHHOFF_BOUND = 1e-14
@@ -57,7 +59,7 @@ class RowStates:
 
     def at_edges(self, edges: IntArray) -> FloatArray:
         """Return the voltages of some edges."""
-        return self.voltages[:, edges]
+        return self.voltages.take(edges, axis=1)
 
 
 class Engine(Protocol):
@@ -102,7 +104,9 @@ def gradient_by_rows(
     inputs: States, clamp: States, mixing: FloatArray, clamping: FloatArray, per: FloatArray
 ) -> FloatArray:
     """Return ``Engine.gradient`` from rows of edge voltages."""
-    per_volt = per @ clamp.voltages
-    quadratic = mixing @ inputs.voltages + clamping @ per_volt
-    gradient: FloatArray = (quadratic * per_volt).sum(axis=0)
+    per_volt = per.dot(clamp.voltages)
+    quadratic = mixing.dot(inputs.voltages)
+    quadratic += clamping.dot(per_volt)
+    quadratic *= per_volt
+    gradient: FloatArray = np.add.reduce(quadratic, axis=0)
     return gradient
