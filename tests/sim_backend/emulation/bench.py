@@ -1,5 +1,6 @@
 """The smallest bench: a node behind a resistor, and a clock that only counts."""
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -34,23 +35,33 @@ class Node:
 
 
 class ManualClock:
-    """Emulated time that passes without waiting."""
+    """Emulated time that passes without waiting; instruments may spend it in threads of their own."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._lock, self._local = threading.Lock(), threading.local()
 
     def now(self) -> float:
-        return self.seconds
+        aside: float | None = getattr(self._local, "aside", None)
+        return self.seconds + (aside or 0.0)
 
     def spend(self, seconds: float) -> None:
         assert seconds >= 0
-        self.seconds += seconds
+        aside: float | None = getattr(self._local, "aside", None)
+        if aside is not None:
+            self._local.aside = aside + seconds
+            return
+        with self._lock:
+            self.seconds += seconds
 
     def aside(self, work: Callable[[], T]) -> tuple[T, float]:
-        before = self.seconds
-        result = work()
-        seconds, self.seconds = self.seconds - before, before
-        return result, seconds
+        before: float | None = getattr(self._local, "aside", None)
+        self._local.aside = begun = before or 0.0
+        try:
+            result = work()
+            return result, self._local.aside - begun
+        finally:
+            self._local.aside = before
 
 
 def divider() -> Node:
