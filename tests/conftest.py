@@ -10,6 +10,12 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("hilcl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hilcl")
 
+# A shell starts a command in the background with these ignored, and every process the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
