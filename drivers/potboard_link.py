@@ -58,7 +58,7 @@ class PotBoardOptions:
     added to every wait; ``tries`` of one frame; ``boot_time`` seconds a board may take to start, as many do when
     their port is opened; ``watchdog`` seconds of silence after which the board makes itself safe, None for never;
     ``heartbeat``: a thread keeps the watchdog quiet while this process lives; ``settling`` seconds after each write;
-    ``watcher`` is told of every message.
+    ``watcher`` is told of every message; ``slack`` seconds are waited on top unless it knows that nothing will come.
     """
 
     baud: int = 115_200
@@ -69,6 +69,7 @@ class PotBoardOptions:
     heartbeat: bool = True
     settling: float = 0.0
     watcher: LinkWatcher | None = None
+    slack: float = 0.0
     fast_baud: int | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +132,7 @@ class PotBoardLink:
         self.retries = 0
         self._seq = 0
         self._decoder = FrameDecoder(LONGEST_REPLY)
-        self._heard_bytes = 0
+        self._heard_bytes = self._all_heard = 0
         self.baud = options.baud
         """Bits a second at present."""
         self._patience = math.inf if options.watchdog is None else options.watchdog / (2 * options.tries)
@@ -144,7 +145,11 @@ class PotBoardLink:
             ) from cause
 
     def _open_port(self) -> serial.Serial:
-        return serial.serial_for_url(self.port, baudrate=self.baud, timeout=SLICE, write_timeout=1.0, exclusive=True)
+        opened = serial.serial_for_url(self.port, baudrate=self.baud, timeout=SLICE, write_timeout=1.0, exclusive=True)
+        self._all_heard = 0
+        if self.options.watcher is not None:
+            self.options.watcher.opened(0)
+        return opened
 
     def reopen(self, patience: float) -> None:
         """Open the port again, for up to ``patience`` seconds: a USB device is away for a while after a reset.
@@ -236,7 +241,7 @@ class PotBoardLink:
             leaving = request_frame(Exit(), 255)
             self._put(leaving.encode())
             with contextlib.suppress(Refused):
-                self._answer(leaving, time.monotonic() + 10 * SLICE)
+                self._answer(leaving, 10 * SLICE, 0.0)
         self._set_baud(first)
         end = time.monotonic() + BAUD_TRIAL
         while True:
@@ -286,14 +291,17 @@ class PotBoardLink:
         self._heard_bytes = 0
         # The reply's length is not always known beforehand, so room is made for the longest.
         wire = 10 * (len(data) + longest_encoded(self.frame_limit) + 2) / self.baud
-        wait = 2 * wire + seconds + self.options.turnaround
+        work, turnaround, slack = 2 * wire + seconds, self.options.turnaround, self.options.slack
         # A board that has not heard the frame must hear it again before its watchdog takes the silence for the end.
-        soon = 2 * wire + seconds + min(self.options.turnaround, self._patience)
+        soon = min(turnaround, self._patience)
         for attempt in range(self.options.tries):
             last = attempt + 1 == self.options.tries
             self.retries += attempt > 0
             self._put(data)
-            reply = self._answer(frame, time.monotonic() + (wait if last else soon))
+            if last:
+                reply = self._answer(frame, work + turnaround, slack)
+            else:
+                reply = self._answer(frame, work + soon, min(slack, self._patience - soon))
             if reply is not None:
                 if self.options.watcher is not None:
                     self.options.watcher.received(self._heard_bytes)
@@ -305,13 +313,18 @@ class PotBoardLink:
         )
         name = Opcode(frame.kind).name
         raise Silence(
-            f"{self.label} did not answer {name} in {self.options.tries} tries of up to {wait:.3g} s; {heard}"
+            f"{self.label} did not answer {name} in {self.options.tries} tries of up to {work + turnaround:.3g} s; "
+            f"{heard}"
         )
 
-    def _answer(self, request: Frame, deadline: float) -> Reply | None:
+    def _answer(self, request: Frame, seconds: float, slack: float) -> Reply | None:
         """Return the reply to ``request``, None if none came in time or the board said that it lost the frame."""
+        deadline, watcher = time.monotonic() + seconds + slack, self.options.watcher
         while time.monotonic() < deadline:
-            for frame in self._decoder.feed(self._get()):
+            data = self._get()
+            if not data and watcher is not None and watcher.silent(self._all_heard, seconds):
+                return None
+            for frame in self._decoder.feed(data):
                 if frame.kind == Opcode.NOTICE | REPLY:
                     return None
                 if (frame.kind, frame.seq) != (request.kind | REPLY, request.seq):
@@ -353,6 +366,7 @@ class PotBoardLink:
             # A port closed under a reading thread ends pySerial in a TypeError.
             raise self._lost(cause) from cause
         self._heard_bytes += len(data)
+        self._all_heard += len(data)
         return bytes(data)
 
     def _lost(self, cause: Exception) -> Broken:

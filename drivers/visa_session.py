@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from hilcl.errors import BoardError, InputError
 from hilcl.link_watcher import LinkWatcher
@@ -20,6 +20,8 @@ T = TypeVar("T")
 LONGEST_ANSWER = 1 << 20
 """Bytes after which an answer without an end of line is taken for garbage."""
 _PIECE = 2048
+_SLICE = 0.005
+"""Seconds between two questions to a watcher."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 """Seconds between two attempts to connect again, doubled from one to the next."""
 
@@ -45,7 +47,7 @@ class LinkOptions:
     seconds, for one answer on top of the time the instrument is known to need. ``retries`` bounds how often a step is
     done again after a link failure, ``reconnecting`` for how many seconds an instrument that was there and is gone is
     looked for, three time-outs if None. ``baud_rate`` counts on serial ports only. ``watcher`` is told of every
-    message.
+    message. ``slack`` seconds are waited on top of every time-out, unless the watcher knows that nothing will come.
     """
 
     backend: str = "@py"
@@ -57,11 +59,12 @@ class LinkOptions:
     write_termination: str = "\n"
     baud_rate: int = 9600
     watcher: LinkWatcher | None = None
+    slack: float = 0.0
 
     @property
     def patience(self) -> float:
         """Seconds for which an instrument that is gone is looked for."""
-        return 3 * self.timeout if self.reconnecting is None else self.reconnecting
+        return 3 * (self.timeout + self.slack) if self.reconnecting is None else self.reconnecting
 
     def __post_init__(self) -> None:
         if not (self.timeout > 0 and self.open_timeout > 0):
@@ -102,6 +105,7 @@ class VisaSession:
         self._poisoned = False
         self._visa = _open_resource(name, resource, options)
         self._socket: socket.socket | None = None
+        self._heard = 0
         with self._closed_on_failure():
             for found in _sockets(self._visa):
                 _set_no_delay(found)
@@ -110,8 +114,10 @@ class VisaSession:
                 # Half a line may wait in the instrument since the last session; raw sockets start empty.
                 self._clear()
             else:
-                self._socket.settimeout(options.timeout)
+                self._socket.settimeout(options.timeout + options.slack)
                 self._check_connected(self._socket)
+                if options.watcher is not None:
+                    options.watcher.opened(self._socket.getsockname()[1])
 
     def __enter__(self) -> Self:
         return self
@@ -126,10 +132,11 @@ class VisaSession:
 
         Raises LinkError, after which the session is poisoned.
         """
-        deadline = time.monotonic() + (self.options.timeout if timeout is None else timeout)
+        seconds = self.options.timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds + self.options.slack
         self.write(message)
         try:
-            return self._read_line(message, deadline)
+            return self._read_line(message, seconds, deadline)
         except LinkError:
             self._poisoned = True
             raise
@@ -161,7 +168,7 @@ class VisaSession:
 
     def _write_piece(self, message: str, piece: bytes) -> None:
         if self._socket is not None:
-            ready = select.select([], [self._socket], [], self.options.timeout)[1]
+            ready = select.select([], [self._socket], [], self.options.timeout + self.options.slack)[1]
             if not ready:
                 raise self._fault("silent", message, f"took nothing for {self.options.timeout:g} s")
         try:
@@ -169,20 +176,21 @@ class VisaSession:
         except Exception as cause:  # back ends raise OSError, VisaIOError and bare Exception here
             raise self._translated(message, cause) from cause
 
-    def _read_line(self, message: str, deadline: float) -> str:
-        data = self._read_socket(message, deadline) if self._socket is not None else self._read_visa(message, deadline)
+    def _read_line(self, message: str, seconds: float, deadline: float) -> str:
+        if self._socket is not None:
+            data = self._read_socket(self._socket, message, seconds, deadline)
+        else:
+            data = self._read_visa(message, deadline)
         if self.options.watcher is not None:
             self.options.watcher.received(len(data))
         return data.decode("ascii", errors="backslashreplace").strip()
 
-    def _read_socket(self, message: str, deadline: float) -> bytes:
+    def _read_socket(self, link: socket.socket, message: str, seconds: float, deadline: float) -> bytes:
         """Read one line; peek first, so that the back end never waits on a stream that has ended."""
-        link = cast(socket.socket, self._socket)
         end = self.options.read_termination.encode("ascii")
         received = bytearray()
         while True:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not select.select([link], [], [], remaining)[0]:
+            if not self._comes(link, seconds, deadline):
                 raise self._fault("silent", message, _silence(received))
             try:
                 waiting = link.recv(65536, socket.MSG_PEEK)
@@ -200,6 +208,16 @@ class VisaSession:
             if len(received) > LONGEST_ANSWER:
                 raise self._fault("garbage", message, f"sent {len(received)} bytes without an end of line")
 
+    def _comes(self, link: socket.socket, seconds: float, deadline: float) -> bool:
+        """Wait for more, and return whether there is."""
+        watcher = self.options.watcher
+        while (remaining := deadline - time.monotonic()) > 0:
+            if select.select([link], [], [], remaining if watcher is None else min(remaining, _SLICE))[0]:
+                return True
+            if watcher is not None and watcher.silent(self._heard, seconds):
+                return False
+        return False
+
     def _take(self, message: str, count: int) -> bytes:
         from pyvisa.constants import StatusCode
 
@@ -211,6 +229,7 @@ class VisaSession:
                     taken += self._visa.visalib.read(self._visa.session, count - len(taken))[0]
         except Exception as cause:
             raise self._translated(message, cause) from cause
+        self._heard += len(taken)
         return taken
 
     def _read_visa(self, message: str, deadline: float) -> bytes:
@@ -288,12 +307,14 @@ def _open_resource(name: str, resource: str, options: LinkOptions) -> "MessageBa
     settings: dict[str, Any] = {
         "read_termination": options.read_termination,
         "write_termination": options.write_termination,
-        "timeout": round(options.timeout * 1000),
+        "timeout": round((options.timeout + options.slack) * 1000),
     }
     if resource.upper().startswith("ASRL"):
         settings["baud_rate"] = options.baud_rate
     try:
-        opened = manager.open_resource(resource, open_timeout=round(options.open_timeout * 1000), **settings)
+        opened = manager.open_resource(
+            resource, open_timeout=round((options.open_timeout + options.slack) * 1000), **settings
+        )
     except pyvisa.errors.InvalidSession as cause:  # the manager was closed by someone else in this process
         raise LinkError(f"{name}: the VISA resource manager was closed: start again", "absent") from cause
     except pyvisa.VisaIOError as cause:

@@ -44,7 +44,7 @@ class Surroundings:
     """What differs where the instruments are not those of the file's resources.
 
     ``resources`` replace the file's by instrument, ``devices`` are handed over open, ``watchers`` are told of the
-    messages of instruments, ``settle`` waits some seconds, ``patience`` seconds are added to every time-out,
+    messages of instruments, ``settle`` waits some seconds, ``patience`` seconds are waited on top of every time-out,
     ``calibrate`` False leaves floating channels uncorrected and takes readings as they come, to find out what is wrong
     with a bench, and ``on_close`` is called last.
     """
@@ -192,8 +192,9 @@ class _Devices:
             return self._pot_board(name, instrument, resource)
         link = LinkOptions(
             backend="@py" if name in self._there.resources else self._bench.visa,
-            timeout=instrument.timeout + self._there.patience,
-            open_timeout=instrument.timeout + self._there.patience,
+            timeout=instrument.timeout,
+            open_timeout=instrument.timeout,
+            slack=self._there.patience,
             baud_rate=instrument.baud,
             watcher=self._there.watchers.get(name),
         )
@@ -225,7 +226,8 @@ class _Devices:
         options = PotBoardOptions(
             baud=instrument.baud,
             fast_baud=instrument.fast_baud,
-            turnaround=instrument.turnaround + self._there.patience,
+            turnaround=instrument.turnaround,
+            slack=self._there.patience,
             boot_time=instrument.boot_time,
             watchdog=instrument.watchdog,
             watcher=self._there.watchers.get(name),

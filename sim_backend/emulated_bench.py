@@ -160,7 +160,8 @@ class EmulatedBench:
                     f"simulation.faults names the instrument {fault.instrument!r}, but those with a wire are "
                     f"{', '.join(names)}"
                 )
-        return lay(plan or FaultPlan.of(section), self.instruments, boards, self._source_ports, self.clock.jump)
+        nows = {name: link.now for name, link in self.links.items()}
+        return lay(plan or FaultPlan.of(section), self.instruments, boards, self._source_ports, nows, self.clock.jump)
 
     @property
     def plan(self) -> FaultPlan | None:
@@ -187,11 +188,14 @@ class EmulatedBench:
                 if isinstance(board, FirmwareBoard):
                     self._board_servers[name] = FirmwareServer(board, tcp=tcp, faults=wire)
                 else:
-                    self._board_servers[name] = PotBoardServer(board, tcp=tcp, faults=wire)
+                    self._board_servers[name] = PotBoardServer(
+                        board, tcp=tcp, faults=wire, at_rest=self.links[name].at_rest
+                    )
             lines: dict[str, Faults] = {} if self._laid is None else dict(self._laid.lines)
             lines |= self._faults
             timed = {name: TimedLine(self.links[name], lines.get(name, NoFaults())) for name in self.instruments}
-            self._running = serve(self.instruments, wanted, timed)
+            rests = {name: self.links[name].at_rest for name in self.instruments}
+            self._running = serve(self.instruments, wanted, timed, rests)
         except BoardError:
             self.close()
             raise

@@ -47,9 +47,15 @@ class Trial:
 
 
 def opened(preparation: Preparation, bench: EmulatedBench) -> BenchBoard:
-    """Return the board of a served bench, without patience beyond that of the file's time-outs."""
+    """Return the board of a served bench, with hardly more patience than the file's time-outs."""
+    bench.clock.follow()
     surroundings = Surroundings(
-        resources=bench.resources, devices=bench.devices, settle=bench.settle, patience=0.05, memory=bench
+        resources=bench.resources,
+        devices=bench.devices,
+        watchers=bench.links,
+        settle=bench.settle,
+        patience=0.05,
+        memory=bench,
     )
     return open_bench(preparation, surroundings)
 

@@ -1,9 +1,10 @@
 """Faults of an emulated bench: planned at a message or a step, or drawn at random by a seed, and laid into its wires.
 
 docs/reliability.md lists the classes. Instruments have one FaultyLine each, pot boards one FaultyBoardWire; a FaultPlan
-tells both what is due. Everything is decided by counting messages, never by time.
+tells both what is due. Everything is decided by counting messages, and what lasts ends by the bench's clock.
 """
 
+import math
 import re
 import threading
 import time
@@ -238,23 +239,24 @@ class FaultPlan:
 
 @dataclass
 class _Silence:
-    """Until when nothing gets through, on the monotonic clock."""
+    """Until when nothing gets through."""
 
     plan: FaultPlan
-    end: float = 0.0
+    time: Callable[[], float]
+    end: float = -math.inf
 
     def begin(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
+        self.end = self.time() + seconds
 
     @property
     def now(self) -> bool:
-        return time.monotonic() < self.end and not self.plan.cleared
+        return self.time() < self.end and not self.plan.cleared
 
 
 class FaultyLine:
     """The wire of one instrument that speaks in lines: implements ``Faults`` and ``LineFaults`` of the server.
 
-    ``ports`` are those of its sources, for compliance; ``jump`` moves the bench's clock.
+    ``ports`` are those of its sources, for compliance; ``now`` gives seconds, ``jump`` moves the bench's clock.
     """
 
     def __init__(
@@ -265,12 +267,13 @@ class FaultyLine:
         *,
         possible: tuple[FaultKind, ...],
         ports: Sequence[BenchPort] = (),
+        now: Callable[[], float] = time.monotonic,
         jump: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._name, self._plan, self._instrument = name, plan, instrument
         self._ports, self._jump = tuple(ports), jump
         self._line: Line | None = None
-        self._silence = _Silence(plan)
+        self._silence = _Silence(plan, now)
         self._replies: list[Fault] = []
         self._readings: list[tuple[Fault, int]] = []
         self._reading: Fault | None = None
@@ -363,14 +366,25 @@ class FaultyLine:
 
 
 class FaultyBoardWire:
-    """The wire of a pot board: implements ``WireFaults`` of its server. Heartbeats are not counted as messages."""
+    """The wire of a pot board: implements ``WireFaults`` of its server.
 
-    def __init__(self, name: str, plan: FaultPlan, board: EmulatedPotBoard, *, seed: int = 0) -> None:
+    Heartbeats are no messages: they are not counted, and since no time passes with them they come through a silence.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: FaultPlan,
+        board: EmulatedPotBoard,
+        *,
+        seed: int = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name, self._plan, self._board = name, plan, board
         self._random = np.random.default_rng(seed)
         self._decoder = FrameDecoder(4096)
         self._wire: WireControl | None = None
-        self._silence = _Silence(plan)
+        self._silence = _Silence(plan, now)
         self._replies: list[Fault] = []
         self._readings: list[Fault] = []
         self._slow = (0, 0.0)
@@ -387,15 +401,17 @@ class FaultyBoardWire:
         """Count the frames, let happen what is due, and return the bytes as the board gets them."""
         if self._plan.cleared:
             self._board.identity = self._own
+        beats = b""
         for frame in self._decoder.feed(data):
             if frame.kind == Opcode.WATCHDOG:
+                beats += frame.encode()
                 continue
             self._note_step(frame)
             for fault in self._plan.due(self._name):
                 data = self._begin(fault, data)
             if self._readings and frame.kind in {Opcode.SCAN, Opcode.STEP}:
                 self._spoil(self._readings.pop(0))
-        return b"" if self._silence.now else data
+        return beats if self._silence.now else data
 
     def replied(self, data: bytes) -> bytes:
         """Return the bytes as they leave for the host."""
@@ -503,15 +519,18 @@ def lay(
     instruments: Mapping[str, EmulatedInstrument],
     boards: Mapping[str, EmulatedPotBoard],
     ports: Mapping[str, Sequence[BenchPort]],
+    nows: Mapping[str, Callable[[], float]],
     jump: Callable[[float], None],
 ) -> BenchFaults:
     """Return the wires on which a plan happens."""
     laid = BenchFaults(plan)
     for name, instrument in instruments.items():
         possible = SMU_FAULTS if instrument.outputs_on else METER_FAULTS
-        laid.lines[name] = FaultyLine(name, plan, instrument, possible=possible, ports=ports.get(name, ()), jump=jump)
+        laid.lines[name] = FaultyLine(
+            name, plan, instrument, possible=possible, ports=ports.get(name, ()), now=nows[name], jump=jump
+        )
     for index, (name, board) in enumerate(boards.items()):
-        laid.boards[name] = FaultyBoardWire(name, plan, board, seed=index)
+        laid.boards[name] = FaultyBoardWire(name, plan, board, seed=index, now=nows[name])
     return laid
 
 

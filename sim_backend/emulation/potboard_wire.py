@@ -90,7 +90,8 @@ class PotBoardServer:
     """Serves a board until ``close``; ``port`` is what pySerial's ``serial_for_url`` opens.
 
     On a pseudo-terminal, or with ``tcp`` (0: any free one) on that TCP port for one client at a time. ``now`` gives
-    the seconds by which the watchdog counts.
+    the seconds by which the watchdog counts. ``at_rest`` is told 0 and the bytes taken and given when all that was
+    taken is done with, for a board that answers at once.
 
     Raises BoardError where no terminal or port can be had.
     """
@@ -102,10 +103,12 @@ class PotBoardServer:
         tcp: int | None = None,
         faults: WireFaults | None = None,
         now: Callable[[], float] = time.monotonic,
+        at_rest: Callable[[int, int, int], None] | None = None,
     ) -> None:
         self.board = board
         self._faults: WireFaults = NoWireFaults() if faults is None else faults
-        self._now = now
+        self._now, self._at_rest = now, at_rest
+        self._taken = self._given = 0
         self._unsent = bytearray()
         self._lost = 0
         self._selector = selectors.DefaultSelector()
@@ -254,6 +257,10 @@ class PotBoardServer:
                 self._lost += len(answer)
             else:
                 self._unsent += answer
+                self._given += len(answer)
+            self._taken += len(data)
+            if self._at_rest is not None:
+                self._at_rest(0, self._taken, self._given)
         self._send(wire)
 
     def _answer(self, data: bytes) -> bytes:

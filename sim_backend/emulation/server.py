@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -32,6 +32,9 @@ MAX_BACKLOG = 1 << 20
 
 LINES_AT_ONCE = 16
 """Lines of one client carried out before the others get their turn."""
+
+AtRest = Callable[[int, int, int], None]
+"""Told the port number of a client and the bytes taken from and given to it, when all that was taken is done with."""
 
 REPLY_LIMIT = 1 << 16
 """Bytes of replies a client has not taken; above it none of its lines is carried out."""
@@ -138,6 +141,7 @@ class _Client(asyncio.Protocol):
         self._held = False
         self._reading = True
         self._socket: Any = None
+        self._port = self._taken = self._given = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport) or not self._host.admit(self):
@@ -145,6 +149,7 @@ class _Client(asyncio.Protocol):
             return
         self._transport = transport
         self._socket = transport.get_extra_info("socket")
+        self._port = transport.get_extra_info("peername")[1]
         # Nagle's algorithm and delayed acknowledgement together cost 40 ms a round trip: no Nagle on this side, ...
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.set_write_buffer_limits(high=REPLY_LIMIT)
@@ -160,6 +165,7 @@ class _Client(asyncio.Protocol):
         if QUICK_ACK is not None:
             # ... and no delay for clients that have Nagle on theirs. Linux wants this said again after each segment.
             self._socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+        self._taken += len(data)
         for line in self._lines.feed(data):
             self._pending.append(line)
             self._pending_bytes += _weight(line)
@@ -213,15 +219,19 @@ class _Client(asyncio.Protocol):
                 data = delivery.data
                 self._scheduled = asyncio.get_running_loop().call_later(delivery.after, self._send_late, data)
                 return
-            self._transport.write(delivery.data)
+            self._give(self._transport, delivery.data)
         if self._pending and not self._held:
             self._schedule(0.0)
 
     def _send_late(self, data: bytes) -> None:
         self._scheduled = None
         if self._transport is not None:
-            self._transport.write(data)
+            self._give(self._transport, data)
         self._resume()
+
+    def _give(self, transport: asyncio.Transport, data: bytes) -> None:
+        self._given += len(data)
+        transport.write(data)
 
     def _balance(self) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -232,6 +242,12 @@ class _Client(asyncio.Protocol):
         elif not wanted and self._reading:
             self._transport.pause_reading()
         self._reading = wanted
+        if not self._pending and self._scheduled is None:
+            self._host.at_rest(self._port, self._taken, self._given)
+
+
+def _nobody(port: int, taken: int, given: int) -> None:
+    pass
 
 
 def _weight(line: bytes | None) -> int:
@@ -242,8 +258,8 @@ def _weight(line: bytes | None) -> int:
 class _Host:
     """One instrument, its thread, its loop and its listening socket."""
 
-    def __init__(self, name: str, instrument: EmulatedInstrument, port: int, faults: Faults) -> None:
-        self.name = name
+    def __init__(self, name: str, instrument: EmulatedInstrument, port: int, faults: Faults, at_rest: AtRest) -> None:
+        self.name, self.at_rest = name, at_rest
         self._instrument = instrument
         self._faults = faults
         self._clients: set[_Client] = set()
@@ -383,10 +399,12 @@ def serve(
     instruments: Mapping[str, EmulatedInstrument],
     ports: Mapping[str, int] | None = None,
     faults: Mapping[str, Faults] | None = None,
+    at_rest: Mapping[str, AtRest] | None = None,
 ) -> RunningServer:
     """Serve instruments by name on loopback, each on its own port, and return at once.
 
-    ``ports`` fixes some of them (0 or absent: any free one), ``faults`` lays a faulty wire in front of some.
+    ``ports`` fixes some of them (0 or absent: any free one), ``faults`` lays a faulty wire in front of some,
+    ``at_rest`` is told when some have nothing to do.
 
     Raises BoardError where a port cannot be had; nothing is served then.
     """
@@ -394,7 +412,8 @@ def serve(
     try:
         for name, instrument in instruments.items():
             fault = (faults or {}).get(name, NoFaults())
-            hosts.append(_Host(name, instrument, (ports or {}).get(name, 0), fault))
+            rest = (at_rest or {}).get(name, _nobody)
+            hosts.append(_Host(name, instrument, (ports or {}).get(name, 0), fault, rest))
     except BoardError:
         for host in hosts:
             host.abandon()

@@ -1,5 +1,7 @@
 """The time that messages take between the program and an emulated instrument, on the bench's clock."""
 
+import time
+
 from hilcl.sim_backend.emulation.bench_clock import BenchClock
 from hilcl.sim_backend.emulation.potboard_wire import BreakingFaults, WireControl, WireFaults
 from hilcl.sim_backend.emulation.server import Delivery, Faults, Line, LineFaults
@@ -18,11 +20,26 @@ class TimedLink:
     def __init__(self, clock: BenchClock, *, delay: float = 0.0, per_byte: float = 0.0) -> None:
         self._clock, self._delay, self._per_byte = clock, delay, per_byte
         self._arrives = self._answered = 0.0
+        self._connection: int | None = None
+        self._sent = 0
+        # What the instrument took and gave on a connection until it last had nothing to do, and that at the opening.
+        self._rest = self._start = (0, 0, 0)
+
+    def now(self) -> float:
+        """Return the seconds by which a fault lasts: the bench's, real ones where no program follows its clock."""
+        return time.monotonic() if self._connection is None else self._clock.now()
 
     # The program's side.
 
+    def opened(self, connection: int) -> None:
+        """Count from here on."""
+        rest = self._rest
+        self._start = rest if rest[0] == connection else (connection, 0, 0)
+        self._connection, self._sent = connection, 0
+
     def sent(self, size: int) -> None:
         """Note when the instrument will have the message; a scaled clock waits for that."""
+        self._sent += size
         seconds = self._delay + self._per_byte * size
         if self._clock.scale:
             self._clock.spend(seconds)
@@ -37,6 +54,17 @@ class TimedLink:
         else:
             self._clock.catch_up(self._answered + seconds)
 
+    def silent(self, heard: int, seconds: float) -> bool:
+        """Return whether all that was sent is done with and all that was answered is heard; then let time pass."""
+        connection, taken, given = self._start
+        if self._rest != (connection, taken + self._sent, given + heard):
+            return False
+        if not self._clock.scale and self._clock.own_time() is None:
+            # A heartbeat has no time to let pass.
+            return False
+        self._clock.spend(seconds)
+        return True
+
     # The instrument's side, in the thread that serves it.
 
     def arrived(self) -> None:
@@ -47,6 +75,10 @@ class TimedLink:
     def answered(self) -> None:
         """Note when the instrument has its answer ready."""
         self._answered = self._clock.own_time() or 0.0
+
+    def at_rest(self, connection: int, taken: int, given: int) -> None:
+        """Take note of the bytes taken and given on a connection when all that was taken is done with."""
+        self._rest = (connection, taken, given)
 
 
 class TimedLine:

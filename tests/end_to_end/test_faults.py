@@ -6,8 +6,9 @@ import pytest
 
 from hilcl.faults_section import FaultKind
 from hilcl.preparation import Preparation
-from hilcl.sim_backend.emulation.faults import BOARD_FAULTS, SMU_FAULTS, Fault
-from hilcl.sim_backend.fault_trials import Trial, trial, undisturbed
+from hilcl.sim_backend.emulated_bench import EmulatedBench
+from hilcl.sim_backend.emulation.faults import BOARD_FAULTS, SMU_FAULTS, Fault, FaultPlan
+from hilcl.sim_backend.fault_trials import Trial, opened, steps_on, trial, undisturbed
 from tests.bench_files import DIVIDER_BENCH, GRID_BENCH, prepared, replaced
 
 STOPS: tuple[FaultKind, ...] = ("slow", "brown_out", "wrong_serial", "error_overflow", "stuck_pot")
@@ -99,6 +100,24 @@ def test_an_instrument_that_stays_dead_is_named_and_the_others_are_off() -> None
     assert done.outputs_on == ("clamp",)
     assert "clamp" in done.sentence
     assert "could not be verified to be off: switch its output off at its front panel" in done.sentence
+
+
+@pytest.mark.parametrize("kind", ["lost", "dropped", "half", "dead"])
+@pytest.mark.parametrize("instrument", ["clamp", "pots"])
+def test_a_time_out_passes_on_the_clock_of_the_bench_alone(kind: FaultKind, instrument: str) -> None:
+    hours = replaced(
+        DIVIDER_BENCH,
+        ('driver = "potboard"', 'driver = "potboard"\nturnaround = "60 s"\nwatchdog = "off"'),
+        ('driver = "keithley2450"', 'driver = "keithley2450"\ntimeout = "60 s"'),
+        ("epochs = 25", "epochs = 3"),
+    )
+    preparation = prepared(hours)
+    plan = FaultPlan([Fault(kind, instrument, step=1, message=1, seconds=50.0)])
+    with EmulatedBench(preparation, plan=plan) as bench, opened(preparation, bench) as board:
+        before = bench.clock.now()
+        assert len(list(steps_on(board, preparation))) == 3
+        assert [each.kind for each in plan.happened] == [kind]
+        assert bench.clock.now() - before > 60
 
 
 @pytest.mark.parametrize("part", [0.3, 0.7])
