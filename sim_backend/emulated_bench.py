@@ -66,12 +66,16 @@ DEFAULT_MODELS = {
 """What is emulated where the file names no model."""
 
 
+FAULTS = "faults"
+"""Key of the faults in a snapshot; that of a wire's noise has several words."""
+
+
 class EmulatedBench:
     """The bench of an experiment file: ``start`` serves it, ``close`` ends it.
 
     The devices are those of ``[simulation]``, drawn by the same seed as the simulator's. ``faults`` lays a faulty wire
     in front of instruments by name, ``plan`` says what goes wrong instead of the file. It has a memory (the meters'
-    noise), so that a stored run can be taken up again.
+    noise and the faults to come), so that a stored run can be taken up again.
 
     Raises ExperimentError for a bench that cannot be emulated.
     """
@@ -251,16 +255,18 @@ class EmulatedBench:
         self.clock.spend(seconds)
 
     def snapshot(self) -> BoardSnapshot:
-        """Return the state of the noise of every wire, as JSON values; ``{}`` without noise."""
-        if not self._defects.meters.noise:
-            return {}
-        return {name: generator.bit_generator.state for name, generator in self._generators.items()}
+        """Return the state of the noise of every wire, and of its faults, as JSON values; ``{}`` without either."""
+        noisy = self._defects.meters.noise
+        taken = {name: each.bit_generator.state for name, each in self._generators.items()} if noisy else {}
+        return taken if self._laid is None else {**taken, FAULTS: self._laid.snapshot()}
 
     def restore(self, snapshot: BoardSnapshot) -> None:
         """Take back what ``snapshot`` returned."""
         for name, state in snapshot.items():
             if name in self._generators:
                 self._generators[name].bit_generator.state = state
+        if self._laid is not None and FAULTS in snapshot:
+            self._laid.restore(snapshot[FAULTS])
 
     # Building.
 

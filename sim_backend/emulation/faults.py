@@ -9,7 +9,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -132,7 +133,7 @@ class FaultPlan:
         self._waiting = list(planned)
         self._rate, self._kinds = rate, tuple(kinds)
         self._seconds, self._volts = seconds, volts
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
         self._possible: dict[str, tuple[FaultKind, ...]] = {}
         self._counts: dict[str, _Counts] = {}
         self._step = -1
@@ -179,6 +180,11 @@ class FaultPlan:
         with self._lock:
             return self._counts[instrument].total
 
+    def place(self, instrument: str) -> tuple[int, int]:
+        """Return how often the pots have been programmed, and how many messages an instrument has had since."""
+        with self._lock:
+            return self._step + 1, self._counts[instrument].in_step
+
     def possible(self, instrument: str) -> tuple[FaultKind, ...]:
         """Return what can happen to an instrument."""
         return self._possible[instrument]
@@ -195,7 +201,9 @@ class FaultPlan:
             self._step += 1
             for counts in self._counts.values():
                 counts.last_step, counts.in_step = max(counts.in_step, 1), 0
-            if not (self._armed and self._rate and self._random.random() < self._rate):
+            # A generator for each step: what has been drawn before does not matter.
+            random = np.random.default_rng([self._seed, self._step])
+            if not (self._armed and self._rate and random.random() < self._rate):
                 return
             pairs = [
                 (name, kind)
@@ -204,8 +212,8 @@ class FaultPlan:
                 if not self._kinds or kind in self._kinds
             ]
             if pairs:
-                name, kind = pairs[int(self._random.integers(len(pairs)))]
-                message = int(self._random.integers(self._counts[name].last_step))
+                name, kind = pairs[int(random.integers(len(pairs)))]
+                message = int(random.integers(self._counts[name].last_step))
                 self._waiting.append(
                     Fault(
                         kind=kind,
@@ -216,6 +224,22 @@ class FaultPlan:
                         volts=self._volts,
                     )
                 )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return where the plan is, as JSON values."""
+        with self._lock:
+            return {
+                "step": self._step,
+                "counts": {name: asdict(counts) for name, counts in self._counts.items()},
+                "waiting": [asdict(fault) for fault in self._waiting],
+            }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from where ``snapshot`` was taken."""
+        with self._lock:
+            self._step = snapshot["step"]
+            self._counts |= {name: _Counts(**counts) for name, counts in snapshot["counts"].items()}
+            self._waiting = _faults(snapshot["waiting"])
 
     def due(self, instrument: str) -> list[Fault]:
         """Count a message of an instrument and return what happens with it."""
@@ -235,6 +259,21 @@ class FaultPlan:
         if fault.step is None:
             return counts.total >= fault.message
         return self._step > fault.step or (self._step == fault.step and counts.in_step >= fault.message)
+
+
+@dataclass
+class _Pending:
+    """What is still to happen to replies and readings, and to how many replies more by how much late."""
+
+    replies: list[Fault] = field(default_factory=list)
+    readings: list[Fault] = field(default_factory=list)
+    slow: tuple[int, float] = (0, 0.0)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """Return what ``asdict`` made JSON values of."""
+        left, seconds = stored["slow"]
+        return cls(_faults(stored["replies"]), _faults(stored["readings"]), (left, seconds))
 
 
 @dataclass
@@ -274,10 +313,8 @@ class FaultyLine:
         self._ports, self._jump = tuple(ports), jump
         self._line: Line | None = None
         self._silence = _Silence(plan, now)
-        self._replies: list[Fault] = []
-        self._readings: list[tuple[Fault, int]] = []
+        self.pending = _Pending()
         self._reading: Fault | None = None
-        self._slow = (0, 0.0)
         self._other = False
         plan.knows(name, possible)
 
@@ -292,11 +329,8 @@ class FaultyLine:
             gone = self._begin(fault) or gone
         if gone:
             return None
-        if self._readings and _is_reading(line):
-            self._reading, left = self._readings[0]
-            self._readings[0] = (self._reading, left - 1)
-            if left <= 1:
-                self._readings.pop(0)
+        if self.pending.readings and _is_reading(line):
+            self._reading = self.pending.readings.pop(0)
             for port in self._ports:
                 port.tripped = self._reading.kind == "compliance"
         return line
@@ -310,11 +344,11 @@ class FaultyLine:
             reply = _spoilt(reply, reading)
         if self._other and not self._plan.cleared:
             reply = _other_serial(reply)
-        if self._replies:
-            return self._delivered(reply, self._replies.pop(0))
-        left, seconds = self._slow
+        if self.pending.replies:
+            return self._delivered(reply, self.pending.replies.pop(0))
+        left, seconds = self.pending.slow
         if left and not self._plan.cleared:
-            self._slow = (left - 1, seconds)
+            self.pending.slow = (left - 1, seconds)
             return Delivery(reply, seconds)
         return Delivery(reply)
 
@@ -322,11 +356,11 @@ class FaultyLine:
         """Let a fault happen and return whether the line that came with it is lost."""
         kind, instrument = fault.kind, self._instrument
         if kind in ON_READINGS:
-            self._readings.append((fault, fault.times))
+            self.pending.readings += [fault] * fault.times
         elif kind in ON_REPLIES:
-            self._replies += [fault] * fault.times
+            self.pending.replies += [fault] * fault.times
             if kind == "slow":
-                self._slow = (SLOW_REPLIES, fault.seconds)
+                self.pending.slow = (SLOW_REPLIES, fault.seconds)
         elif kind == "error_overflow":
             for _ in range(200):
                 instrument.refuse(ScpiError(-222))
@@ -381,13 +415,12 @@ class FaultyBoardWire:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._plan, self._board = name, plan, board
+        self._seed = seed
         self._random = np.random.default_rng(seed)
         self._decoder = FrameDecoder(4096)
         self._wire: WireControl | None = None
         self._silence = _Silence(plan, now)
-        self._replies: list[Fault] = []
-        self._readings: list[Fault] = []
-        self._slow = (0, 0.0)
+        self.pending = _Pending()
         self._last = (-1, -1)
         self._own = board.identity
         switches = len(board.switches)
@@ -409,19 +442,19 @@ class FaultyBoardWire:
             self._note_step(frame)
             for fault in self._plan.due(self._name):
                 data = self._begin(fault, data)
-            if self._readings and frame.kind in {Opcode.SCAN, Opcode.STEP}:
-                self._spoil(self._readings.pop(0))
+            if self.pending.readings and frame.kind in {Opcode.SCAN, Opcode.STEP}:
+                self._spoil(self.pending.readings.pop(0))
         return beats if self._silence.now else data
 
     def replied(self, data: bytes) -> bytes:
         """Return the bytes as they leave for the host."""
         if not data:
             return data
-        if self._replies:
-            return self._delivered(data, self._replies.pop(0))
-        left, seconds = self._slow
+        if self.pending.replies:
+            return self._delivered(data, self.pending.replies.pop(0))
+        left, seconds = self.pending.slow
         if left and not self._plan.cleared:
-            self._slow = (left - 1, seconds)
+            self.pending.slow = (left - 1, seconds)
             time.sleep(seconds)
         return data
 
@@ -433,6 +466,7 @@ class FaultyBoardWire:
 
     def _begin(self, fault: Fault, data: bytes) -> bytes:
         """Let a fault happen and return what is left of the bytes that came with it."""
+        self._random = np.random.default_rng([self._seed, *self._plan.place(self._name)])
         match fault.kind:
             case "lost":
                 return b""
@@ -442,7 +476,7 @@ class FaultyBoardWire:
             case "noise":
                 return self._random.integers(0, 256, 12, dtype=np.uint8).tobytes() + data
             case "overflow" | "glitch":
-                self._readings += [fault] * fault.times
+                self.pending.readings += [fault] * fault.times
             case "dead":
                 self._silence.begin(fault.seconds)
             case "reset":
@@ -450,9 +484,9 @@ class FaultyBoardWire:
                     self._wire.break_off(fault.seconds)
                 return b""
             case "delayed" | "slow" | "dropped" | "duplicated" | "half" | "garbled":
-                self._replies += [fault] * fault.times
+                self.pending.replies += [fault] * fault.times
                 if fault.kind == "slow":
-                    self._slow = (SLOW_REPLIES, fault.seconds)
+                    self.pending.slow = (SLOW_REPLIES, fault.seconds)
             case _:
                 self._harm(fault)
         return data
@@ -513,6 +547,22 @@ class BenchFaults:
     lines: dict[str, FaultyLine] = field(default_factory=dict)
     boards: dict[str, FaultyBoardWire] = field(default_factory=dict)
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return where the plan and its wires are, as JSON values; silences and what is broken are left out."""
+        wires = {name: asdict(wire.pending) for name, wire in self._wires().items()}
+        return {"plan": self.plan.snapshot(), "wires": wires}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from where ``snapshot`` was taken, unless everything is to work again."""
+        if self.plan.cleared:
+            return
+        self.plan.restore(snapshot["plan"])
+        for name, wire in self._wires().items():
+            wire.pending = _Pending.of(snapshot["wires"][name])
+
+    def _wires(self) -> dict[str, FaultyLine | FaultyBoardWire]:
+        return {**self.lines, **self.boards}
+
 
 def lay(
     plan: FaultPlan,
@@ -532,6 +582,10 @@ def lay(
     for index, (name, board) in enumerate(boards.items()):
         laid.boards[name] = FaultyBoardWire(name, plan, board, seed=index, now=nows[name])
     return laid
+
+
+def _faults(stored: Iterable[Mapping[str, Any]]) -> list[Fault]:
+    return [Fault(**each) for each in stored]
 
 
 def _switched_off_and_on(instrument: EmulatedInstrument) -> None:

@@ -1,5 +1,7 @@
 """Every class of faults on an emulated bench: the undisturbed codes, or stopped safe, named, and resumed to them."""
 
+import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from hilcl.faults_section import FaultKind
 from hilcl.preparation import Preparation
 from hilcl.sim_backend.emulated_bench import EmulatedBench
-from hilcl.sim_backend.emulation.faults import BOARD_FAULTS, SMU_FAULTS, Fault, FaultPlan
+from hilcl.sim_backend.emulation.faults import BOARD_FAULTS, SMU_FAULTS, Fault, FaultPlan, Happened
 from hilcl.sim_backend.fault_trials import Trial, opened, steps_on, trial, undisturbed
+from hilcl.training import Checkpoint, Step
 from tests.bench_files import DIVIDER_BENCH, GRID_BENCH, prepared, replaced
 
 STOPS: tuple[FaultKind, ...] = ("slow", "brown_out", "wrong_serial", "error_overflow", "stuck_pot")
@@ -118,6 +121,37 @@ def test_a_time_out_passes_on_the_clock_of_the_bench_alone(kind: FaultKind, inst
         assert len(list(steps_on(board, preparation))) == 3
         assert [each.kind for each in plan.happened] == [kind]
         assert bench.clock.now() - before > 60
+
+
+def test_a_run_taken_up_on_another_bench_sees_the_faults_it_would_have_seen() -> None:
+    noisy = "\n[simulation]\nseed = 5\nmeters = { noise = '1 mV' }\n"
+    faults = (
+        "[simulation.faults]\nseed = 3\nrate = 0.6\n"
+        'kinds = ["lost", "half", "garbled", "nan", "overflow", "compliance", "glitch", "lost_bytes"]\n'
+    )
+    preparation = prepared(quick(DIVIDER_BENCH).replace("epochs = 5", "epochs = 12") + noisy + faults)
+
+    def sitting(resume: Checkpoint | None = None) -> tuple[list[Step], dict[int, set[Happened]]]:
+        with EmulatedBench(preparation) as bench, opened(preparation, bench) as board:
+            steps = list(steps_on(board, preparation, resume))
+            assert bench.plan is not None
+            happened = bench.plan.happened
+        return steps, {step: {each for each in happened if each.step == step} for step in range(20)}
+
+    steps, faults_seen = sitting()
+    assert sum(map(len, faults_seen.values())) > 4
+    for cut in (2, 7):
+        # As the store gives it back.
+        stored = replace(steps[cut].checkpoint, board=json.loads(json.dumps(steps[cut].checkpoint.board)))
+        begins = stored.board["faults"]["plan"]["step"] + 1
+        again, seen = sitting(stored)
+        assert [each.conductances.tolist() for each in again] == [
+            each.conductances.tolist() for each in steps[cut + 1 :]
+        ]
+        assert [each.loss for each in again] == [each.loss for each in steps[cut + 1 :]]
+        assert {step: seen[step] for step in range(begins, 20)} == {
+            step: faults_seen[step] for step in range(begins, 20)
+        }
 
 
 @pytest.mark.parametrize("part", [0.3, 0.7])
