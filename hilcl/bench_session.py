@@ -99,15 +99,12 @@ def open_bench(preparation: Preparation, surroundings: Surroundings | None = Non
             memory=there.memory,
             on_close=there.on_close,
         )
-        failed.pop_all()
-    try:
+        failed.callback(board.close)
         if there.calibrate:
             calibrate_floating(board, devices.floating())
             if experiment.bench.settle.measured:
                 measure_settling(board, preparation)
-    except BaseException:
-        board.close()
-        raise
+        failed.pop_all()
     return board
 
 

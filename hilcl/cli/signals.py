@@ -17,10 +17,14 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 def signals_interrupt() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end a command the way Ctrl-C does: board safe, steps stored.
 
-    The first signal ends it; those that come while it is ending change nothing and are answered in words.
+    The first signal ends it; those that come while it is ending change nothing and are answered in words, until it has
+    ended: then there is nothing to wait for.
     """
+    ended = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if ended:
+            return
         if _interrupted():
             say("hilcl: stopping already, please wait\n")
             return
@@ -35,7 +39,7 @@ def signals_interrupt() -> Iterator[None]:
         yield
     finally:
         # Where a signal ended it, more of them must not break off what is still to be said: see ``handlers_kept``.
-        if not _interrupted():
+        if not (ended := _interrupted()):
             _set(before)
 
 
@@ -51,6 +55,8 @@ def handlers_kept() -> Iterator[None]:
 
 def ignore_signals() -> None:
     """Let the process end undisturbed, now that everything is done."""
+    # Blocked first: Python complains of a signal whose handler is taken away between its coming and its handling.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -583,6 +584,48 @@ def test_a_signal_leaves_the_outputs_off_and_the_run_can_go_on(tmp_path: Path, n
     assert n_stored(store, "stopped") == n_steps + 10
     assert stored_steps(store, "stopped") == stored_steps(store, "undisturbed")
     assert stored_summary(store, "stopped") == stored_summary(store, "undisturbed")
+
+
+class Held:
+    """A wire that holds one message back until it is let go."""
+
+    def __init__(self, message: int) -> None:
+        self.left, self.holds, self.go = message, threading.Event(), threading.Event()
+
+    def received(self, line: str) -> str:
+        self.left -= 1
+        if self.left == 0:
+            self.holds.set()
+            self.go.wait()
+        return line
+
+    def replied(self, reply: bytes) -> Delivery:
+        return Delivery(reply)
+
+
+@pytest.mark.parametrize(("message", "number"), [(12, signal.SIGTERM), (22, signal.SIGINT)])
+def test_signals_again_and_again_while_a_bench_is_opened_end_in_one_sentence(
+    tmp_path: Path, message: int, number: signal.Signals
+) -> None:
+    wire, path = Held(message), tmp_path / "bench.toml"
+    with EmulatedBench(prepared(DIVIDER_BENCH), faults={"drive": wire, "clamp": wire}) as bench:
+        path.write_text(at_resources(DIVIDER_BENCH, bench.resources), "utf-8")
+        with running_hilcl(*on_bench(path), cwd=tmp_path) as process:
+            wait_until(wire.holds.is_set, process)
+            process.send_signal(number)
+            wire.go.set()
+
+            def again() -> bool:
+                process.send_signal(number)
+                return process.poll() is not None
+
+            wait_until(again, None)
+            output, errors = process.communicate()
+        assert outputs_off(bench)
+    assert (process.returncode, output) == (1, "")
+    said = [line for line in errors.splitlines() if line and not line.endswith(", please wait")]
+    assert said == ["hilcl: stopped by the keyboard or a signal"]
+    assert list(tmp_path.glob("*.sqlite")) == []
 
 
 def test_a_bench_that_is_gone_leaves_the_stored_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
