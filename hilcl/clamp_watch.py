@@ -1,4 +1,9 @@
-"""Whether clamps take: a source that carries no current into an output that is not where it was told is cut off."""
+"""Whether clamps take: a source that carries no current into an output that is not where it was told is cut off.
+
+A clamp that lets go between the readings of its current and of its voltage shows by what it did the last time.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,8 +21,29 @@ KNOWN_AFTER = 5
 SLACK, SLACK_BEFORE = 5e-4, 5e-3
 """Part of the highest drive by which they may differ otherwise than so far, when that is known and before."""
 
+REPEATED, TIMES = 1e-5, 4.0
+"""Part of the highest drive by which meter and source may differ otherwise than when the source was last told the same,
+and times the largest such change so far; at most SLACK."""
+
 SCATTERS = 6.0
 """Standard uncertainties allowed on top."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one measurement showed, each (S, O): volts told and found otherwise, their scatter, and amperes."""
+
+    told: FloatArray
+    apart: FloatArray
+    scatter: FloatArray
+    amperes: FloatArray
+
+    def moved(self, before: "_Measured") -> FloatArray:
+        """Return by how many volts (S, O) outputs are elsewhere than when told the same, NaN where told others."""
+        if before.told.shape != self.told.shape:
+            return np.full(self.told.shape, np.nan)
+        moved: FloatArray = np.where(self.told == before.told, np.abs(self.apart - before.apart), np.nan)
+        return moved
 
 
 class ClampWatch:
@@ -32,6 +58,9 @@ class ClampWatch:
         self._low = np.full(len(network.outputs), np.inf)
         self._high = np.full(len(network.outputs), -np.inf)
         self._seen = np.zeros(len(network.outputs), dtype=np.int64)
+        self._before: _Measured | None = None
+        self._lead = np.full(len(network.outputs), np.inf)
+        self._largest = np.zeros(len(network.outputs))
 
     def check(self, clamp: FloatArray, nudged: Response) -> None:
         """Raise MeasurementError for an output whose source is cut off; ``clamp`` (S, O) volts is what was told."""
@@ -40,11 +69,16 @@ class ClampWatch:
         outputs = self._network.outputs
         apart = nudged.potentials[:, outputs] - clamp
         scatter = SCATTERS * np.nan_to_num(nudged.potentials_u[:, outputs])
-        amperes = np.abs(nudged.currents[:, -len(outputs) :])
+        currents = nudged.currents[:, -len(outputs) :]
+        amperes = np.abs(currents)
         # Where no source tells its current, nothing can be said.
         largest = np.max(amperes, initial=0.0, where=np.isfinite(amperes))
         connected = amperes > CONNECTED * largest
         cut_off = amperes <= CONNECTED * largest
+        now = _Measured(clamp.copy(), apart, scatter, currents)
+        moved, explained = self._moved(now)
+        still = np.where(self._seen >= KNOWN_AFTER, REPEATED * self._volts + TIMES * self._largest, np.inf)
+        let_go = moved > np.minimum(still, SLACK * self._volts) + explained
         for sample in range(len(clamp)):
             known = self._seen >= KNOWN_AFTER
             slack = np.where(known, SLACK * self._volts + np.maximum(self._high - self._low, 0.0), 0.0)
@@ -59,7 +93,39 @@ class ClampWatch:
                     f"but its meter is {apart[sample, output]:.3g} V from what the source was told: check the clamp's "
                     "relay and its wiring"
                 )
+            if self._before is not None and let_go[sample].any():
+                output = int(np.flatnonzero(let_go[sample])[0])
+                raise MeasurementError(
+                    f"sample {sample}: {self._network.name(int(outputs[output]))} is {apart[sample, output]:.3g} V "
+                    f"from what its source was told, and was {self._before.apart[sample, output]:.3g} V from the same "
+                    "before: check the clamp's relay and its wiring"
+                )
             learnt = connected[sample] & np.isfinite(apart[sample])
             self._low = np.where(learnt, np.minimum(self._low, apart[sample]), self._low)
             self._high = np.where(learnt, np.maximum(self._high, apart[sample]), self._high)
             self._seen = self._seen + learnt
+        self._largest = np.fmax(self._largest, np.fmax.reduce(moved - explained, axis=0))
+        self._learn_leads(now, moved)
+        self._before = now
+
+    def _moved(self, now: _Measured) -> tuple[FloatArray, FloatArray]:
+        """Return the volts (S, O) by which outputs are elsewhere than before, and those that lead and scatter explain."""
+        if self._before is None:
+            return np.full(now.told.shape, np.nan), np.zeros(now.told.shape)
+        change = np.abs(now.amperes - self._before.amperes)
+        may = np.where(change == 0.0, 0.0, self._lead) * change
+        return now.moved(self._before), may + now.scatter + self._before.scatter
+
+    def _learn_leads(self, now: _Measured, moved: FloatArray) -> None:
+        """Bound the ohms of each lead: by what meter and source are apart, and by how that changes with the current."""
+        most = _ohms(np.abs(now.apart) + SLACK_BEFORE * self._volts + now.scatter, now.amperes)
+        if self._before is not None and self._before.told.shape == now.told.shape:
+            change = moved + REPEATED * self._volts + now.scatter + self._before.scatter
+            most = np.fmin(most, _ohms(change, now.amperes - self._before.amperes))
+        self._lead = np.fmin(self._lead, np.fmin.reduce(most, axis=0))
+
+
+def _ohms(volts: FloatArray, amperes: FloatArray) -> FloatArray:
+    """Return quotients, NaN where nothing flows."""
+    ohms: FloatArray = volts / np.where(amperes == 0.0, np.nan, np.abs(amperes))
+    return ohms

@@ -78,3 +78,47 @@ def test_without_a_limit_on_the_volts_or_a_reading_of_the_currents_nothing_is_ju
         cut.potentials, np.full_like(cut.currents, np.nan), cut.potentials_u, cut.currents_u, cut.in_compliance
     )
     ClampWatch(NETWORK, VOLTS).check(clamp, unread)
+
+
+def through(lead: float, conductances: FloatArray, clamp: FloatArray) -> Response:
+    """What a board with other pots answers, its outputs clamped through leads of some ohms."""
+    found = SimulatedBoard(NETWORK, conductances).respond(np.hstack([np.tile(INPUTS, (len(clamp), 1)), clamp]))
+    potentials = found.potentials.copy()
+    potentials[:, 2:] -= lead * found.currents[:, -2:]
+    return Response(potentials, found.currents, np.zeros_like(potentials), found.currents_u, found.in_compliance)
+
+
+@given(
+    st.floats(0.0, 30.0),
+    st.lists(st.lists(st.floats(1e-4, 3e-4), min_size=5, max_size=5), min_size=2, max_size=8),
+)
+def test_clamps_through_leads_are_not_doubted_while_the_pots_change(lead: float, boards: list[list[float]]) -> None:
+    watch, clamp = ClampWatch(NETWORK, VOLTS), moved((0.05, 0.04), (-0.02, 0.03))
+    for conductances in boards:
+        watch.check(clamp, through(lead, np.array(conductances), clamp))
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+@pytest.mark.parametrize("output", [0, 1])
+def test_a_clamp_that_lets_go_after_its_current_was_read_is_noticed(sample: int, output: int) -> None:
+    """Its current is that of a clamp that holds, its voltage that of one that does not."""
+    watch, clamp = ClampWatch(NETWORK, VOLTS), moved((0.05, 0.04), (-0.02, 0.03))
+    watch.check(clamp, response(clamp))
+    held, gone = response(clamp), response(clamp, cut=output)
+    mixed = held.potentials.copy()
+    mixed[sample] = gone.potentials[sample]
+    half = Response(mixed, held.currents, held.potentials_u, held.currents_u, held.in_compliance)
+    with pytest.raises(MeasurementError, match=f"sample {sample}: node {2 + output} is .* check the clamp's relay"):
+        watch.check(clamp, half)
+    watch.check(clamp, held)
+
+
+def test_meters_that_scatter_are_not_doubted_and_steady_ones_show_a_tenth_of_a_millivolt() -> None:
+    random, clamp = np.random.default_rng(0), moved((0.05, 0.04), (-0.02, 0.03))
+    noisy, steady = ClampWatch(NETWORK, VOLTS), ClampWatch(NETWORK, VOLTS)
+    for _ in range(500):
+        noisy.check(clamp, response(clamp, offset=random.normal(0.0, 3e-5)))
+    for _ in range(KNOWN_AFTER):
+        steady.check(clamp, response(clamp))
+    with pytest.raises(MeasurementError, match="check the clamp's relay"):
+        steady.check(clamp, response(clamp, offset=1e-4))
