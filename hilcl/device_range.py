@@ -97,6 +97,15 @@ class DeviceRange:
             return cls.from_table(pots.conductances())
         return cls.from_table([pot.conductances() for pot in pots])
 
+    @classmethod
+    def nominal(cls, limits: Self | None, pots: Potentiometer | Sequence[Potentiometer] | None) -> Self:
+        """Return the range of a board's pots within its limits, where it has either; a table among the limits stays."""
+        if limits is None:
+            return cls.unbounded() if pots is None else cls.of_pots(pots)
+        if pots is None or limits.is_discrete:
+            return limits
+        return cls(limits.g_min, limits.g_max, cls.of_pots(pots).table)
+
     @property
     def is_discrete(self) -> bool:
         """True where the devices take only the conductances of a table."""

@@ -47,11 +47,7 @@ class SimulatedBoard(SafeExit):
     ) -> None:
         self._network = network
         self._imperfections = imperfections or Imperfections()
-        if device_range is None:
-            device_range = DeviceRange.unbounded() if pots is None else DeviceRange.of_pots(pots)
-        elif pots is not None and not device_range.is_discrete:
-            device_range = DeviceRange(device_range.g_min, device_range.g_max, DeviceRange.of_pots(pots).table)
-        self._device_range = device_range.for_edges(network.n_edges)
+        self._device_range = DeviceRange.nominal(device_range, pots).for_edges(network.n_edges)
         of_pots, of_meters, of_sources, noise = streams(seed)
         defects = self._imperfections
         self._truth = PotTruth(network.n_edges, self._device_range, pots, defects.pots, of_pots)

@@ -1,7 +1,7 @@
 """Many virtual boards of one network, measured and trained together: eight in every vector. Needs numba."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,23 +140,7 @@ class StackedBoards:
         n_samples, n_outputs = samples.targets.shape
         gradient, outputs = np.empty(padded * n_edges), np.empty(padded * n_samples * n_outputs)
         power, contrast = np.empty(padded * n_samples), np.empty(padded * n_samples)
-        failed = np.zeros(1)
-        status = self._kernels.measure(
-            self._plan,
-            frozen(self._true.reshape(-1)),
-            samples.volts,
-            samples.products,
-            samples.targets,
-            float(nudge),
-            samples.work,
-            samples.lanes,
-            gradient,
-            outputs,
-            power,
-            contrast,
-            failed,
-        )
-        self._refuse(status, failed)
+        self._run(self._kernels.measure, samples, nudge, gradient, outputs, power, contrast)
         boards = self._n_boards
         return StackedContrast(
             gradient.reshape(padded, n_edges)[:boards],
@@ -214,11 +198,28 @@ class StackedBoards:
         self, task: Task, nudge: float, state: FloatArray, step_size: float
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the new states (B rounded up, M), the outputs (B, S, O) and the figures (B, …) of an epoch."""
-        samples = self._prepared(task.inputs, task.targets)
-        padded, after = len(state), np.empty_like(state)
-        outputs = np.empty((padded, *samples.targets.shape))
-        figures, failed = np.empty((padded, self._kernels.FIGURES)), np.zeros(1)
-        status = self._kernels.step(
+        samples, limits = self._prepared(task.inputs, task.targets), self._device_range
+        after = np.empty_like(state)
+        outputs = np.empty((len(state), *samples.targets.shape))
+        figures = np.empty((len(state), self._kernels.FIGURES))
+        self._run(
+            self._kernels.step,
+            samples,
+            nudge,
+            frozen(state.reshape(-1)),
+            frozen(limits.g_min),
+            frozen(limits.g_max),
+            step_size,
+            outputs.reshape(-1),
+            after.reshape(-1),
+            figures.reshape(-1),
+        )
+        return after, outputs[: self._n_boards], figures[: self._n_boards]
+
+    def _run(self, kernel: Callable[..., int], samples: "_Samples", nudge: float, *rest: FloatArray | float) -> None:
+        """Run a kernel on the boards as they are, and raise what it says is wrong, if anything is."""
+        failed = np.zeros(1)
+        status = kernel(
             self._plan,
             frozen(self._true.reshape(-1)),
             samples.volts,
@@ -227,20 +228,9 @@ class StackedBoards:
             float(nudge),
             samples.work,
             samples.lanes,
-            frozen(state.reshape(-1)),
-            frozen(self._device_range.g_min),
-            frozen(self._device_range.g_max),
-            step_size,
-            outputs.reshape(-1),
-            after.reshape(-1),
-            figures.reshape(-1),
+            *rest,
             failed,
         )
-        self._refuse(status, failed)
-        return after, outputs[: self._n_boards], figures[: self._n_boards]
-
-    def _refuse(self, status: int, failed: FloatArray) -> None:
-        """Raise what a kernel's return value says is wrong, if anything is."""
         if status == self._status.DONE:
             return
         first = int(failed[0])
@@ -257,10 +247,7 @@ class StackedBoards:
         seeds: Sequence[int] | None,
     ) -> None:
         n_edges = self._network.n_edges
-        if device_range is None:
-            device_range = DeviceRange.unbounded() if pots is None else DeviceRange.of_pots(pots)
-        elif pots is not None and not device_range.is_discrete:
-            device_range = DeviceRange(device_range.g_min, device_range.g_max, DeviceRange.of_pots(pots).table)
+        device_range = DeviceRange.nominal(device_range, pots)
         # One row of codes and one pair of limits serve all edges of all boards in a single look-up.
         self._shared = device_range if device_range.g_min.ndim == device_range.g_max.ndim == 0 else None
         self._device_range = device_range.for_edges(n_edges)
