@@ -152,7 +152,7 @@ class VisaInstrument(Generic[M_co]):
         Raises InputError if nothing answers, or another instrument than the expected one does; BoardError if what
         answers cannot be understood. Then the connection is closed again.
         """
-        self._run(self._open)
+        self.run(self._open)
         return self
 
     def take_events(self) -> list[Event]:
@@ -165,14 +165,14 @@ class VisaInstrument(Generic[M_co]):
 
     def run(self, work: Callable[[], T]) -> T:
         """Let the owner thread do ``work``, which may call any method of the driver, and wait for it."""
-        return self._run(work)
+        return self._owner.run(work)
 
     def exchange(self, commands: list[str], questions: list[str], timeout: float = 0.0) -> list[str]:
         """Send one message of commands and questions and return the answers; ``timeout`` seconds come on top.
 
         Raises BoardError with the messages since the last clean check if the error queue was not empty.
         """
-        return self._run(lambda: self._step(lambda: self._exchange(commands, questions, timeout)))
+        return self.run(lambda: self._step(lambda: self._exchange(commands, questions, timeout)))
 
     def make_safe(self) -> None:
         """Nothing to be made safe; sources do more."""
@@ -185,14 +185,14 @@ class VisaInstrument(Generic[M_co]):
             self.make_safe()
         finally:
             self._closed = True
-            self._run(self._drop_session)
+            self.run(self._drop_session)
             self._owner.close()
 
     def abandon(self) -> None:
         """Let go of an instrument that could not be opened, without talking to it; may be called twice."""
         if not self._closed:
             self._closed = True
-            self._run(self._drop_session)
+            self.run(self._drop_session)
             self._owner.close()
 
     # What drivers fill in; called by the owner thread.
@@ -211,9 +211,6 @@ class VisaInstrument(Generic[M_co]):
         """Do what can be done before the step is given up."""
 
     # The owner thread's work.
-
-    def _run(self, work: Callable[[], T]) -> T:
-        return self._owner.run(work)
 
     def _open(self) -> None:
         if self._session is not None:

@@ -117,7 +117,7 @@ class Scanner(VisaInstrument[ScannerModel], ABC):
         Raises MeasurementError naming a channel that read no number.
         """
         check_averages(self.name, averages)
-        return self._run(lambda: self._step(lambda: self._read(averages)))
+        return self.run(lambda: self._step(lambda: self._read(averages)))
 
     def start_read(self, averages: int = 1) -> "Future[VoltReadings]":
         """Start ``read`` in the owner thread."""

@@ -339,7 +339,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         Raises InputError for a level beyond ``limit_volts``, BoardError if the instrument did not do it.
         """
         levels = self._levels(volts)
-        self._run(lambda: self._step(lambda: self._drive(levels)))
+        self.run(lambda: self._step(lambda: self._drive(levels)))
 
     def start_drive(self, volts: FloatArray) -> "Future[None]":
         """Start ``drive`` in the owner thread; a level beyond the limit raises InputError here and now."""
@@ -351,7 +351,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
 
         Raises BoardError if a channel has not been driven: a reading with the output off is none (2400: error 803).
         """
-        return self._run(lambda: self._step(self._read))
+        return self.run(lambda: self._step(self._read))
 
     def start_read(self) -> "Future[SourceReadings]":
         """Start ``read`` in the owner thread."""
@@ -372,7 +372,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         if averages < 2:
             raise InputError(f"the offset of {self.name} needs at least 2 readings, not {averages}")
         levels = self._levels(np.full(len(self.channels), np.nan) if volts is None else volts)
-        return self._run(lambda: self._calibrate(averages, levels))
+        return self.run(lambda: self._calibrate(averages, levels))
 
     def make_safe(self) -> None:
         """Ramp every channel to 0 V, switch all outputs off, verify, and open their relays.
@@ -382,7 +382,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         """
         if self._identity is None or self._closed:
             return
-        self._run(self._make_safe)
+        self.run(self._make_safe)
 
     def force_off(self, *, ramp: bool = False) -> None:
         """Switch the channels off whoever drove them, verify it, then see who answered; needs no ``open``.
@@ -390,7 +390,7 @@ class Smu(VisaInstrument[SmuModel], ABC):
         ``ramp`` first brings sourced volts to 0 in steps, where the instrument tells them at once; whatever hinders
         that is passed over. Raises BoardError naming the instrument that could not be verified to be off.
         """
-        self._run(lambda: self._force_off(ramp))
+        self.run(lambda: self._force_off(ramp))
 
     # The owner thread's work.
 
