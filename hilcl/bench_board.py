@@ -201,19 +201,13 @@ class BenchBoard(SafeExit):
         if seconds >= 0:
             self._drive(step)
             self._settle(seconds)
-        of_sources, of_meters = self._measure()
-        potentials = np.full(self._network.n_nodes, np.nan)
-        for (_, nodes), sourced in zip(self._wiring.sources, of_sources, strict=True):
-            for channel, node in enumerate(nodes):
-                if node >= 0 and sourced.in_compliance[channel]:
-                    raise MeasurementError(f"the source at {self._network.name(node)} reported its limit")
-                if node >= 0:
-                    potentials[node] = sourced.volts[channel]
-        for (_, nodes), read in zip(self._wiring.meters, of_meters, strict=True):
-            for channel, node in enumerate(nodes):
-                if node >= 0:
-                    potentials[node] = read.volts[channel]
-        return potentials
+        potentials, potentials_u = np.full((2, 1, self._network.n_nodes), np.nan)
+        currents = np.full((1, len(step)), np.nan)
+        limited, _ = self._read(0, step if seconds >= 0 else rest, potentials, potentials_u, currents)
+        if limited.any():
+            node = self._network.terminals[np.flatnonzero(limited)[0]]
+            raise MeasurementError(f"the source at {self._network.name(int(node))} reported its limit")
+        return np.asarray(potentials[0], dtype=np.float64)
 
     @property
     def settling_seconds(self) -> float:
