@@ -44,9 +44,6 @@ GROWTH = 32 << 20
 MOST_FAILURES = 5
 """Failures of different kinds after which a target is given up."""
 
-EVERY = 100
-"""Inputs between two messages to the parent; fewer where they are slow."""
-
 
 @dataclass
 class Progress:
@@ -108,7 +105,7 @@ def work(name: str, count: int, seed: int, seconds: float, current: Path, report
 def supervised(target: Target, count: int, seed: int, seconds: float) -> Progress:
     """Fuzz one target in a process of its own, and return what came out, its death and silence included."""
     context = multiprocessing.get_context("spawn")
-    last, ended = Progress(target.name), False
+    last, silent = Progress(target.name), False
     with TemporaryDirectory(prefix="hilcl-") as folder:
         current = Path(folder) / "input"
         current.write_bytes(bytes(8))
@@ -116,7 +113,6 @@ def supervised(target: Target, count: int, seed: int, seconds: float) -> Progres
         process = context.Process(target=work, args=(target.name, count, seed, seconds, current, theirs), daemon=True)
         process.start()
         theirs.close()
-        silent = False
         while True:
             if not ours.poll(STUCK):
                 silent = True
@@ -127,8 +123,7 @@ def supervised(target: Target, count: int, seed: int, seconds: float) -> Progres
             except EOFError:
                 break
         process.join()
-        ended = process.exitcode == 0 and not silent
-        if not ended:
+        if silent or process.exitcode != 0:
             written = current.read_bytes()
             data = written[8 : 8 + int.from_bytes(written[:8], "big")]
             what = f"no answer within {STUCK:g} s" if silent else f"the process ended with {process.exitcode}"
