@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
 from hilcl.arrays import FloatArray, IntArray, frozen
 from hilcl.errors import TaskError
-
-Decoding = Literal["target", "centroid"]
 
 
 @dataclass(frozen=True, eq=False)

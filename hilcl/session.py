@@ -33,7 +33,6 @@ from hilcl.sim_backend import SimulatedBoard
 from hilcl.sim_backend.described import imperfections_of
 from hilcl.sim_backend.emulated_bench import EmulatedBench
 from hilcl.sim_backend.fused import is_worth_it
-from hilcl.sim_backend.imperfections import Imperfections
 from hilcl.sim_backend.solvers import SolverName
 from hilcl.store import History, RunInfo, StepWriter, Store
 from hilcl.summary import run_summary
@@ -123,8 +122,7 @@ def solver_for(preparation: Preparation) -> SolverName:
     What decides is in the file alone.
     """
     section, learning = preparation.experiment.simulation, preparation.experiment.learning
-    defects = imperfections_of(section)
-    plain = section.accuracy == "standard" and defects == Imperfections(pots=defects.pots)
+    plain = section.accuracy == "standard" and imperfections_of(section).ideal_terminals
     return "fused" if plain and is_worth_it(preparation.network, learning.epochs) else "auto"
 
 

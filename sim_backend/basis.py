@@ -103,11 +103,6 @@ class Basis:
         """Node potentials per ampere into an output."""
         return self.output_states.potentials
 
-    @property
-    def output_voltages(self) -> FloatArray:
-        """Edge voltages per ampere into an output."""
-        return self.output_states.voltages
-
     @lazily
     def transfer(self) -> FloatArray:
         """Output volts per volt at an input row, (rows, O)."""
@@ -137,12 +132,6 @@ class Basis:
         # Offset by the lowest input every term is positive: small potentials keep their digits.
         lowest = volts.min(axis=1, keepdims=True)
         return lowest, volts - lowest
-
-    def free_outputs(self, volts: FloatArray) -> FloatArray:
-        """Return the outputs (S, O) in volts of the free phase."""
-        offset, combinations = self.input_coefficients(volts)
-        outputs: FloatArray = combinations @ self.transfer + offset
-        return outputs
 
     def clamp(self, held: IntArray) -> ClampBasis:
         """Return the clamp basis of the outputs in ``held``, numbers 0 … O−1, ascending."""

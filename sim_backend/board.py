@@ -16,7 +16,7 @@ from hilcl.sim_backend.fused import FusedKernel, FusedStepper, is_compiled
 from hilcl.sim_backend.imperfections import Imperfections
 from hilcl.sim_backend.solvers import SolverName
 from hilcl.sim_backend.terminals import settle
-from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
+from hilcl.sim_backend.truth import MeterTruth, PotTruth, source_offsets, streams, with_ground
 from hilcl.task import Task
 from hilcl.whole_step import Stepper
 
@@ -53,12 +53,12 @@ class SimulatedBoard(SafeExit):
         self._truth = PotTruth(network.n_edges, self._device_range, pots, defects.pots, of_pots)
         self._exact = defects.none_at_all and self._truth.is_nominal
         self._meters = MeterTruth(network.n_nodes, defects.meters, of_meters, noise)
-        self._source_offset = defects.sources.offset * of_sources.uniform(-1.0, 1.0, size=len(network.terminals))
+        self._source_offset = source_offsets(len(network.terminals), defects.sources, of_sources)
         self._grounded = bool(np.isfinite(self._imperfections.meters.input_resistance))
-        circuit = _with_ground(network) if self._grounded else network
+        circuit = with_ground(network) if self._grounded else network
         self._solver = BasisSolver(circuit, solver, accuracy)
         self._basis: Basis | None = None
-        self._ideal_terminals = defects == Imperfections(pots=defects.pots)
+        self._ideal_terminals = defects.ideal_terminals
         fused = self._solver.solver_name == "fused" and accuracy == "standard" and self._ideal_terminals
         self._kernel = FusedKernel(network) if fused and FusedKernel.applies(network) else None
         self._projected: FloatArray | None = None
@@ -228,15 +228,3 @@ def fused_contrast(basis: Basis, inputs: FloatArray, targets: FloatArray, nudge:
 
 def _is_constant_table(array: FloatArray) -> bool:
     return array.dtype == np.float64 and array.ndim == 2 and not array.flags.writeable
-
-
-def _with_ground(network: Network) -> Network:
-    """Return the network with a ground node as its last input and one more edge per node: the meters' inputs."""
-    ground = network.n_nodes
-    shunts = np.stack([np.arange(ground), np.full(ground, ground)], axis=1)
-    return Network(
-        ground + 1,
-        np.concatenate([network.edges, shunts]),
-        np.append(network.inputs, ground),
-        network.outputs,
-    )

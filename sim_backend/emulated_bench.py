@@ -50,7 +50,7 @@ from hilcl.sim_backend.emulation.smu_2600b_channel import MODELS as SERIES_2600B
 from hilcl.sim_backend.emulation.smu_b2900 import SmuB2900
 from hilcl.sim_backend.emulation.timed_link import BITS_PER_BYTE, TimedBreakableWire, TimedLine, TimedLink, TimedWire
 from hilcl.sim_backend.emulation.transient import Transient
-from hilcl.sim_backend.truth import MeterTruth, PotTruth, streams
+from hilcl.sim_backend.truth import MeterTruth, PotTruth, source_offsets, streams, with_ground
 
 ADC_BITS = 32
 """Resolution of a pot board's ADC where the file names none: far finer than any real one."""
@@ -106,9 +106,7 @@ class EmulatedBench:
         except InputError as error:
             raise ExperimentError(f"{experiment.source}, [simulation]: {error}") from error
         self._meters = MeterTruth(self._network.n_nodes, self._defects.meters, of_meters, noise)
-        self._source_offset = self._defects.sources.offset * of_sources.uniform(
-            -1.0, 1.0, size=len(self._network.terminals)
-        )
+        self._source_offset = source_offsets(len(self._network.terminals), self._defects.sources, of_sources)
         self._generators: dict[str, np.random.Generator] = {}
         table = preparation.device_range.full_table
         if table is None:
@@ -285,12 +283,8 @@ class EmulatedBench:
         """Return the network with every node that anything may drive as a terminal, and ground for meter inputs."""
         network = self._network
         extra = sorted(set(self._driven_nodes()) - set(network.terminals.tolist()))
-        n_nodes, edges, inputs = network.n_nodes, network.edges, network.inputs
-        if self._shunt:
-            ground = n_nodes
-            shunts = np.stack([np.arange(ground), np.full(ground, ground)], axis=1)
-            n_nodes, edges, inputs = n_nodes + 1, np.concatenate([edges, shunts]), np.append(inputs, ground)
-        return Network(n_nodes, edges, inputs, [*network.outputs.tolist(), *extra])
+        driven = Network(network.n_nodes, network.edges, network.inputs, [*network.outputs.tolist(), *extra])
+        return with_ground(driven) if self._shunt else driven
 
     def _driven_nodes(self) -> list[int]:
         """Return the nodes that anything may drive, an SMU that only reads among them: it sources 0 A."""

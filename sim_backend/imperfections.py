@@ -94,6 +94,11 @@ class Imperfections:
         """True for an ideal bench."""
         return self == Imperfections()
 
+    @property
+    def ideal_terminals(self) -> bool:
+        """True where sources and meters are ideal, whatever the pots are."""
+        return self == Imperfections(pots=self.pots)
+
 
 def true_tables(pots: list[Potentiometer], defects: PotDefects, generator: np.random.Generator) -> list[FloatArray]:
     """Return for each edge the conductances in siemens, in code order, that its codes really have.

@@ -7,8 +7,9 @@ import numpy as np
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.device_range import DeviceRange
 from hilcl.errors import InputError
+from hilcl.network import Network
 from hilcl.potentiometer import Potentiometer
-from hilcl.sim_backend.imperfections import OPEN_CONDUCTANCE, MeterDefects, PotDefects, true_tables
+from hilcl.sim_backend.imperfections import OPEN_CONDUCTANCE, MeterDefects, PotDefects, SourceDefects, true_tables
 
 
 def streams(seed: int) -> tuple[np.random.Generator, np.random.Generator, np.random.Generator, np.random.Generator]:
@@ -122,3 +123,21 @@ class MeterTruth:
         # A value known to lie within ±a has the standard uncertainty a/√3, rounded to steps q has q/√12 (GUM 4.3.7).
         variance = defects.noise**2 + defects.resolution**2 / 12 + defects.offset**2 / 3
         return readings, np.sqrt(variance + (defects.gain * volts) ** 2 / 3)
+
+
+def source_offsets(n_terminals: int, defects: SourceDefects, generator: np.random.Generator) -> FloatArray:
+    """Return the volts (T,) that the source at each terminal adds to what it is told."""
+    offsets: FloatArray = defects.offset * generator.uniform(-1.0, 1.0, size=n_terminals)
+    return offsets
+
+
+def with_ground(network: Network) -> Network:
+    """Return the network with a ground node as its last input and one more edge per node: the meters' inputs."""
+    ground = network.n_nodes
+    shunts = np.stack([np.arange(ground), np.full(ground, ground)], axis=1)
+    return Network(
+        ground + 1,
+        np.concatenate([network.edges, shunts]),
+        np.append(network.inputs, ground),
+        network.outputs,
+    )
