@@ -118,6 +118,11 @@ class PotBoardInstrument(Section):
     boot_time: Seconds = Field(default=3.0, ge=0)
     watchdog: Annotated[float | None, BeforeValidator(_watchdog)] = 2.0
 
+    @property
+    def line_baud(self) -> int:
+        """Bits a second once the board has been greeted."""
+        return self.fast_baud or self.baud
+
 
 class PythonInstrument(Section):
     """A device that the Python program which opens the bench hands over, such as a lab's own driver in an adapter."""

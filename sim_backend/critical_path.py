@@ -34,7 +34,7 @@ def critical_path(preparation: Preparation) -> float:
     }
     networked = any(isinstance(bench.instruments[name], SmuInstrument) for name in wiring.sources)
     writes = [
-        wire_bytes(len(edges)) * BITS_PER_BYTE / instrument.baud
+        wire_bytes(len(edges)) * BITS_PER_BYTE / instrument.line_baud
         for name, edges in wiring.pots.items()
         if isinstance(instrument := bench.instruments[name], PotBoardInstrument)
     ]
@@ -82,6 +82,6 @@ def _reading(instrument: AnyInstrument, meters: int, averages: int, cycle: float
             scan = wire.request_frame(wire.Scan(0, meters, averages, 4, scatter=averages > 1), 1)
             answer = wire.Scanned((1,) * meters, (1,) * meters if averages > 1 else None, 4)
             size = len(scan.encode()) + len(wire.reply_frame(wire.Opcode.SCAN, 1, answer).encode())
-            return size * BITS_PER_BYTE / instrument.baud + averages * meters * AdcModel(meters).conversion
+            return size * BITS_PER_BYTE / instrument.line_baud + averages * meters * AdcModel(meters).conversion
         case _:
             return 0.0

@@ -147,7 +147,7 @@ class EmulatedBench:
         for name in self.boards:
             instrument = self._bench.instruments[name]
             if isinstance(instrument, PotBoardInstrument):
-                links[name] = TimedLink(self.clock, per_byte=BITS_PER_BYTE / (instrument.fast_baud or instrument.baud))
+                links[name] = TimedLink(self.clock, per_byte=BITS_PER_BYTE / instrument.line_baud)
         return links
 
     def _lay_faults(self, plan: FaultPlan | None) -> BenchFaults | None:

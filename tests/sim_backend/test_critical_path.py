@@ -87,6 +87,12 @@ def test_the_critical_path_of_bench16_adds_up_by_hand() -> None:
     assert wire_bytes(17) == wire_bytes(16) + 1
 
 
+def test_the_line_counts_at_the_rate_it_is_used_at() -> None:
+    slow = replaced(BENCH32, ("baud = 1000000", "baud = 115200"))
+    fast = replaced(BENCH32, ("baud = 1000000", "baud = 115200\nfast_baud = 1000000"))
+    assert critical_path(prepared(fast)) == critical_path(prepared(BENCH32)) < critical_path(prepared(slow))
+
+
 def test_more_pots_than_one_frame_takes_are_staged() -> None:
     assert wire_bytes(200) < 250
     assert wire_bytes(260) > wire_bytes(200) + 100
