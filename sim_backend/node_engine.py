@@ -22,7 +22,6 @@ from hilcl.sim_backend.node_states import (
     mix_columns,
     node_residual,
     squared_differences,
-    take_back,
 )
 from hilcl.sim_backend.states import (
     DEAD,
@@ -235,19 +234,16 @@ class NodeEngine:
         if self._factored is not conductances:
             self._solver.factor(conductances)
             self._factored = conductances
-        floating, width = self._n_floating, room.shape[2]
-        into = np.empty((0, width)) if injected is None else injected
+        into = np.empty((0, room.shape[2])) if injected is None else injected
         for n_parts in range(1, 1 + MAX_REFINEMENTS):
             change = room[n_parts]
-            node_residual(room[:n_parts], *self._edges_by_row, conductances, into, change)
-            if len(held):
-                change[held, free:] = 0.0
+            node_residual(
+                room[:n_parts], *self._edges_by_row, conductances, into, held, free, clamped.start, change
+            )
             self._solver.substitute(change)
-            shift = change[held]
-            shift[:, :free] = 0.0
-            if len(held):
-                take_back(change[:floating], room[0], clamped.start, shift)
-                change[held, free:] = 0.0
+            # The held nodes stay where they are, but for rounding.
+            shift = change[held, free:]
+            change[held, free:] = 0.0
             parts = room[: n_parts + 1]
             if np.abs(shift).max(initial=0.0) <= FINE_SHIFT and not count_imbalanced(
                 parts, *self._edges_by_row, conductances, into, held, free, KIRCHHOFF_BOUND, DEAD

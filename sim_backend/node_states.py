@@ -8,9 +8,21 @@ import numpy as np
 
 from hilcl.arrays import FloatArray, IntArray
 from hilcl.sim_backend.compiled import IndexArray, contracted
-from hilcl.sim_backend.vectors import any_beyond, dot, load, magnitude, minus, minus_times, plus, store, times
+from hilcl.sim_backend.vectors import any_beyond, dot, fetch, load, magnitude, minus, minus_times, plus, store, times
 
 ZEROS = np.zeros(4)
+
+AHEAD = 8
+"""How many edges or nodes before its turn one is fetched."""
+
+
+@contracted
+def _fetch(flat: FloatArray, n_parts: int, rows: int, p: int, row: int) -> None:
+    """Have the processor bring all parts of a row near: rows follow each other in no order it could guess."""
+    for part in range(n_parts):
+        here = (part * rows + row) * p
+        for q in range(0, p, 8):
+            fetch(flat, here + q)
 
 
 @contracted
@@ -33,6 +45,9 @@ def squared_differences(
     volts = np.empty(p)
     nothing = np.zeros(4)
     for e in range(len(ends)):
+        following = min(e + AHEAD, len(ends) - 1)
+        _fetch(flat, n_parts, rows, p, ends[following, 0])
+        _fetch(flat, n_parts, rows, p, ends[following, 1])
         first, second = ends[e, 0] * p, ends[e, 1] * p
         for q in range(0, p, 4):
             v = minus(load(flat, first + q), load(flat, second + q))
@@ -100,6 +115,9 @@ def _leaving(
     amount: FloatArray | None,
 ) -> None:
     """Set net (p,) to minus the currents that leave a node, and amount (p,), if any, to the sum of their magnitudes."""
+    following = min(row + AHEAD, len(starts) - 2)
+    for position in range(starts[following], starts[following + 1]):
+        _fetch(flat, n_parts, rows, p, neighbour[position])
     nothing = load(ZEROS, 0)
     q = 0
     while q + 12 <= p:
@@ -154,15 +172,22 @@ def node_residual(
     edge: IndexArray,
     conductances: FloatArray,
     injected: FloatArray,
+    held: IntArray,
+    free: int,
+    begin: int,
     result: FloatArray,
 ) -> None:
     """Set result (N, 4q) to what is missing at each floating node, ``injected`` minus what leaves it; 0 at driven ones.
 
     The edges of the node in row i are ``edge[starts[i]:starts[i + 1]]``, ``neighbour`` the rows at their other ends.
+    In columns from ``free`` on the rows ``held`` get what keeps them where they are: each of the columns of potentials
+    from ``begin`` on moves one of them by a volt, and so weighs what flows from all nodes into that one (reciprocity).
     """
     n_parts, rows, p = parts.shape
     flat, out, into = parts.reshape(-1), result.reshape(-1), injected.reshape(-1)
-    net = np.empty(p)
+    net, taken = np.empty(p), np.zeros(len(held) * p)
+    stays = np.zeros(rows, dtype=np.bool_)
+    stays[held] = True
     out[(len(starts) - 1) * p :] = 0.0
     for row in range(len(starts) - 1):
         _leaving(flat, n_parts, rows, p, row, starts, neighbour, edge, conductances, net, None)
@@ -172,6 +197,11 @@ def node_residual(
             if len(injected):
                 total = plus(total, load(into, here))
             store(out, here, total)
+            if not stays[row]:
+                for i in range(len(held)):
+                    store(taken, i * p + q, minus_times(load(taken, i * p + q), flat[row * p + begin + i], total))
+    for i in range(len(held)):
+        out[held[i] * p + free : (held[i] + 1) * p] = taken[i * p + free : (i + 1) * p]
 
 
 @contracted
@@ -232,16 +262,3 @@ def mix_columns(x: FloatArray, begin: int, matrix: FloatArray) -> None:
             for i in range(size):
                 total = minus_times(total, old[i], load(mixing, i * size + q))
             store(flat, here + q, total)
-
-
-@contracted
-def take_back(change: FloatArray, x: FloatArray, begin: int, matrix: FloatArray) -> None:
-    """Subtract from change (n, 4q) the columns of x from ``begin`` on times the matrix (·, 4q), row by row."""
-    out, flat, mixing, p = change.reshape(-1), x.reshape(-1), matrix.reshape(-1), x.shape[1]
-    for row in range(len(change)):
-        here = row * p + begin
-        for q in range(0, p, 4):
-            total = load(out, row * p + q)
-            for i in range(len(matrix)):
-                total = minus_times(total, flat[here + i], load(mixing, i * p + q))
-            store(out, row * p + q, total)
