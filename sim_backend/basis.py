@@ -143,7 +143,7 @@ class Basis:
     def clamp_all(self) -> ClampBasis:
         """Return the clamp basis of all outputs."""
         if self.is_certified:
-            return self.clamp(np.arange(len(self.network.outputs)))
+            return self.clamp(self.solver.every_output)
         return ClampBasis(self.output_states, impedance=self.impedance)
 
     def held_inputs(self, held: IntArray) -> States:
@@ -186,6 +186,7 @@ class BasisSolver:
             network.n_nodes, network.edges, network.floating, solver, certified=accuracy == "certified"
         )
         self.one_volt_each = frozen(np.eye(len(network.outputs)))
+        self.every_output = frozen(np.arange(len(network.outputs)))
         self.engine: Engine
         if is_by_node(chosen):
             from hilcl.sim_backend.node_engine import NodeEngine
@@ -210,7 +211,7 @@ class BasisSolver:
         inputs, outputs = self.engine.solve(conductances)
         if self.accuracy == "standard" or not len(self.network.floating):
             return Basis(self.network, conductances, inputs, outputs, self)
-        every = np.arange(len(self.network.outputs))
+        every = self.every_output
         try:
             # Inputs and the clamp of all outputs are what a contrast needs: refined together they cost one solve.
             states, clamp = self.engine.refine_clamp(conductances, inputs, outputs, *self._held(outputs, every))
@@ -247,6 +248,8 @@ class BasisSolver:
     def _held(self, outputs: States, held: IntArray) -> tuple[FloatArray, IntArray]:
         """Return amperes (C, O) per volt at the outputs in ``held`` as far as raw states tell, and their nodes."""
         impedance = _impedance(self.network, outputs)
+        if len(held) == len(impedance):
+            return ClampBasis(outputs, impedance).coefficients(self.one_volt_each), self.network.outputs
         amperes = np.zeros((len(held), len(impedance)))
         amperes[:, held] = ClampBasis(outputs, impedance[np.ix_(held, held)]).coefficients(np.eye(len(held)))
         return amperes, self.network.outputs[held]

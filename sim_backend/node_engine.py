@@ -21,7 +21,9 @@ from hilcl.sim_backend.node_states import (
     edges_by_row,
     mix_columns,
     node_residual,
+    pin,
     squared_differences,
+    unit_loads,
 )
 from hilcl.sim_backend.states import (
     DEAD,
@@ -77,9 +79,10 @@ class NodeStates:
     def at_nodes(self, nodes: IntArray) -> FloatArray:
         """Return the potentials of some nodes."""
         low, high = self.columns.start, self.columns.stop
-        values = self.parts[0, self._place[nodes], low:high]
+        rows = self._place[nodes]
+        values = self.parts[0].take(rows, axis=0)[:, low:high]
         for part in self.parts[1:]:
-            values = values + part[self._place[nodes], low:high]
+            values = values + part.take(rows, axis=0)[:, low:high]
         return self._unmixed(values.T)
 
     def at_edges(self, edges: IntArray) -> FloatArray:
@@ -104,7 +107,7 @@ class NodeEngine:
         self._n_rows, self._n_outputs = len(driven), len(network.outputs)
         self._driven_rows, self._output_rows = self._place[driven], self._place[network.outputs]
         self._factored: FloatArray | None = None
-        # Where conductances of edges at driven inputs and unit output currents go among the loads.
+        # Which conductances of edges at driven inputs go into which cells of the loads.
         column = np.full(network.n_nodes, -1)
         column[self._driven_rows] = np.arange(len(driven))
         ends = np.concatenate([self._ends, self._ends[:, ::-1]])
@@ -112,9 +115,10 @@ class NodeEngine:
         self._load_edges = np.tile(np.arange(network.n_edges), 2)[into]
         self._loaded = np.unique(np.concatenate([ends[into, 1], self._output_rows]))
         self._width = padded(len(driven) + self._n_outputs)
-        self._load_cells = np.searchsorted(self._loaded, ends[into, 1]) * self._width + column[ends[into, 0]]
-        units = np.searchsorted(self._loaded, self._output_rows)
-        self._unit_cells = units * self._width + np.arange(len(driven), len(driven) + self._n_outputs)
+        self._load_cells = ends[into, 1].astype(np.int64) * self._width + column[ends[into, 0]]
+        # A volt at each driven input, an ampere into each output.
+        units = np.concatenate([self._driven_rows, self._output_rows])
+        self._unit_cells = units * self._width + np.arange(len(units))
 
     @property
     def solver_name(self) -> str:
@@ -130,12 +134,8 @@ class NodeEngine:
         room = np.empty((self._n_parts, self._network.n_nodes, self._width))
         parts = room[:1]
         parts[:] = 0.0
-        cells = np.bincount(self._load_cells, conductances[self._load_edges], len(self._loaded) * self._width)
-        cells = cells.astype(np.float64, copy=False)
-        cells[self._unit_cells] = 1.0
-        parts[0, self._loaded] = cells.reshape(len(self._loaded), self._width)
+        unit_loads(parts[0], self._unit_cells, self._load_cells, self._load_edges, conductances)
         self._solver.substitute(parts[0], self._loaded)
-        parts[0, self._driven_rows, np.arange(self._n_rows)] = 1.0
         used = self._n_rows + self._n_outputs
         return self._states(parts, range(self._n_rows)), self._states(parts, range(self._n_rows, used))
 
@@ -165,8 +165,7 @@ class NodeEngine:
             outputs.mixed = per_volt.T
         else:
             room = self._columns_of([(inputs, np.eye(free)), (outputs, per_volt.T)])
-        room[0, at, free:] = 0.0
-        room[0, at, np.arange(clamped.start, clamped.stop)] = 1.0
+        pin(room[0], at, free, 1.0)
         parts = self._refined(conductances, room, free, clamped, at)
         return None if inputs is None else self._states(parts, range(free)), self._states(parts, clamped)
 
@@ -237,15 +236,12 @@ class NodeEngine:
         into = np.empty((0, room.shape[2])) if injected is None else injected
         for n_parts in range(1, 1 + MAX_REFINEMENTS):
             change = room[n_parts]
-            node_residual(
-                room[:n_parts], *self._edges_by_row, conductances, into, held, free, clamped.start, change
-            )
+            node_residual(room[:n_parts], *self._edges_by_row, conductances, into, held, free, clamped.start, change)
             self._solver.substitute(change)
             # The held nodes stay where they are, but for rounding.
-            shift = change[held, free:]
-            change[held, free:] = 0.0
+            shift = pin(change, held, free, 0.0)
             parts = room[: n_parts + 1]
-            if np.abs(shift).max(initial=0.0) <= FINE_SHIFT and not count_imbalanced(
+            if shift <= FINE_SHIFT and not count_imbalanced(
                 parts, *self._edges_by_row, conductances, into, held, free, KIRCHHOFF_BOUND, DEAD
             ):
                 return parts

@@ -262,3 +262,27 @@ def mix_columns(x: FloatArray, begin: int, matrix: FloatArray) -> None:
             for i in range(size):
                 total = minus_times(total, old[i], load(mixing, i * size + q))
             store(flat, here + q, total)
+
+
+@contracted
+def unit_loads(x: FloatArray, units: IntArray, cells: IntArray, edges: IntArray, conductances: FloatArray) -> None:
+    """Add to x (N, 4q), flat, the conductance of each of ``edges`` in its one of ``cells``, and set ``units`` to 1."""
+    flat = x.reshape(-1)
+    for k in range(len(cells)):
+        flat[cells[k]] += conductances[edges[k]]
+    for cell in units:
+        flat[cell] = 1.0
+
+
+@contracted
+def pin(x: FloatArray, held: IntArray, free: int, volts: float) -> float:
+    """Set the rows ``held`` of x (N, 4q) to ``volts`` in a column of each one's own from ``free`` on, the others to 0.
+
+    Returns the largest magnitude that was there.
+    """
+    largest = 0.0
+    for i in range(len(held)):
+        for q in range(free, x.shape[1]):
+            largest = max(largest, abs(x[held[i], q]))
+            x[held[i], q] = volts if q == free + i else 0.0
+    return largest
