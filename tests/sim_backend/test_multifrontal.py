@@ -9,9 +9,10 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from hilcl import Network
+from hilcl.sim_backend import multifrontal_solver
 from hilcl.sim_backend.graphs import adjacency, padded
 from hilcl.sim_backend.multifrontal import analyse, factor_flops
-from hilcl.sim_backend.multifrontal_solver import MultifrontalSolver, cheapest_analysis
+from hilcl.sim_backend.multifrontal_solver import MultifrontalSolver, cheapest_analysis, nested_dissection
 from hilcl.sim_backend.ordering import minimum_degree
 from hilcl.sim_backend.symbolic import column_counts, elimination_tree, postorder
 from tests.sim_backend.boards import conductances_of, networks
@@ -130,6 +131,20 @@ def test_graphs_in_layers_keep_their_order_where_that_is_cheaper() -> None:
     chosen = cheapest_analysis(*graph)
     assert chosen is not None
     assert chosen.flops <= min(factor_flops(*graph, natural), factor_flops(*graph, order_of(graph)))
+
+
+def test_large_graphs_are_dissected_where_that_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(Network.grid(150, 150, inputs=[0], outputs=[1]))
+    dissected = nested_dissection(*graph)
+    np.testing.assert_array_equal(np.sort(dissected), np.arange(len(graph[0]) - 1))
+    fewest, by_degree = factor_flops(*graph, dissected), factor_flops(*graph, order_of(graph))
+    assert fewest < by_degree
+    small = cheapest_analysis(*graph)
+    monkeypatch.setattr(multifrontal_solver, "DISSECTED_FROM", 1e6)
+    large = cheapest_analysis(*graph)
+    assert small is not None
+    assert large is not None
+    assert (small.flops, large.flops) == (by_degree, fewest)
 
 
 @settings(deadline=None, max_examples=60)
