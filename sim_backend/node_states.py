@@ -197,7 +197,7 @@ def node_residual(
             if len(injected):
                 total = plus(total, load(into, here))
             store(out, here, total)
-            if not stays[row]:
+            if q + 4 > free and not stays[row]:
                 for i in range(len(held)):
                     store(taken, i * p + q, minus_times(load(taken, i * p + q), flat[row * p + begin + i], total))
     for i in range(len(held)):
