@@ -133,8 +133,14 @@ def cheapest_analysis(starts: IntArray, neighbours: IntArray, most_flops: float 
 
 
 def nested_dissection(starts: IntArray, neighbours: IntArray) -> IntArray:
-    """Return the order of METIS (Karypis and Kumar, SIAM J. Sci. Comput. 20, 1998)."""
+    """Return the order of METIS (Karypis and Kumar, SIAM J. Sci. Comput. 20, 1998).
+
+    Raises SolverError where METIS fails, which includes a signal to end meanwhile: METIS takes it for itself.
+    """
     import pymetis
 
-    order, _ = pymetis.nested_dissection(pymetis.CSRAdjacency(starts, neighbours))
+    try:
+        order, _ = pymetis.nested_dissection(pymetis.CSRAdjacency(starts, neighbours))
+    except RuntimeError as cause:
+        raise SolverError("METIS was stopped while it ordered the nodes: run again, or uninstall pymetis") from cause
     return np.array(order, dtype=np.int64)

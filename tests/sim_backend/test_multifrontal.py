@@ -9,6 +9,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from hilcl import Network
+from hilcl.errors import SolverError
 from hilcl.sim_backend import multifrontal_solver
 from hilcl.sim_backend.graphs import adjacency, padded
 from hilcl.sim_backend.multifrontal import analyse, factor_flops
@@ -145,6 +146,15 @@ def test_large_graphs_are_dissected_where_that_is_cheaper(monkeypatch: pytest.Mo
     assert small is not None
     assert large is not None
     assert (small.flops, large.flops) == (by_degree, fewest)
+
+
+def test_what_ends_metis_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(_: object) -> object:
+        raise RuntimeError("Caught an unknown exception!")
+
+    monkeypatch.setattr("pymetis.nested_dissection", stopped)
+    with pytest.raises(SolverError, match="METIS was stopped"):
+        nested_dissection(*graph_of(GRAPHS["grid"]))
 
 
 @settings(deadline=None, max_examples=60)
