@@ -1,34 +1,40 @@
 """Time of a sweep with one worker process beside two, and beside a Dask cluster of two, in one run.
 
 Iris boards with drawn devices and data splits, each trained for a second or more. Everything counts, from the start of
-the workers to the last point in the store. All ways must come to the same figures, which is checked.
+the workers to the last point in the store, and each sweep is done by a process of its own, so that none finds workers
+or modules of the one before. All ways must come to the same figures, which is checked.
 
     python benchmarks/sweeps.py [--points N] [--seconds S] [--rounds N]
 """
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
+from operator import truediv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hilcl.sweep import Sweep
+from hilcl.sweep import Compute, Sweep
 from hilcl.sweep_dask import dask_results
-from hilcl.sweep_file import Point, SweepFile
-from hilcl.sweep_point import PointResult, SweepBase, compute_point
+from hilcl.sweep_file import SweepFile
+from hilcl.sweep_point import compute_point
 from hilcl.sweep_store import SweepStore
 from hilcl.sweep_workers import local_results
 
 IRIS = Path(__file__).resolve().parents[1] / "examples" / "iris.toml"
 TRIED_EPOCHS = 500
 
-Ways = dict[str, Callable[[SweepBase, Sequence[Point]], Generator[PointResult]]]
+Prepare = Callable[[], Sweep]
+Ways = dict[str, Compute]
 
 
 def sweep_of(folder: Path, points: int, epochs: int) -> Sweep:
@@ -42,8 +48,11 @@ def sweep_of(folder: Path, points: int, epochs: int) -> Sweep:
     return Sweep(SweepFile.load(path), "boards")
 
 
-def seconds_of(sweep: Sweep, store: Path, compute: Any) -> tuple[float, list[Any]]:
+def seconds_of(prepare: Prepare, store: Path, compute: Compute) -> tuple[float, list[Any]]:
     """Return the seconds of a whole sweep, and its figures without the time each took."""
+    sweep = prepare()
+    with suppress(ImportError):
+        import_module("distributed")
     start = time.perf_counter()
     with SweepStore(store) as opened:
         sitting = sweep.run(opened, compute)
@@ -55,18 +64,20 @@ def seconds_of(sweep: Sweep, store: Path, compute: Any) -> tuple[float, list[Any
     return spent, [{**each, "seconds": None} if isinstance(each, dict) else each for each in figures]
 
 
-def measure(sweep: Sweep, ways: Ways, folder: Path, rounds: int) -> dict[str, float]:
-    """Return the median seconds of each way, all of which come to the same."""
+def measure(prepare: Prepare, ways: Ways, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each way in each round, all of which come to the same."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     expected = None
     for number in range(rounds):
         for name, compute in ways.items():
-            spent, figures = seconds_of(sweep, folder / f"{number}-{name}.sqlite", compute)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                store = folder / f"{number}-{name}.sqlite"
+                spent, figures = alone.submit(seconds_of, prepare, store, compute).result()
             expected = expected or figures
             if figures != expected:
                 raise SystemExit(f"{name} comes to other figures")
             times[name].append(spent)
-    return {name: statistics.median(each) for name, each in times.items()}
+    return times
 
 
 def tables(rounds: int = 3, points: int = 12, seconds: float = 2.0) -> str:
@@ -78,18 +89,21 @@ def tables(rounds: int = 3, points: int = 12, seconds: float = 2.0) -> str:
         figures = compute_point(tried.base, tried.points[0]).figures
         if figures is None:
             raise SystemExit("the example cannot be trained")
-        sweep = sweep_of(folder, points, max(1, round(TRIED_EPOCHS * seconds / figures.seconds)))
+        prepare = partial(sweep_of, folder, points, max(1, round(TRIED_EPOCHS * seconds / figures.seconds)))
         ways: Ways = {f"{n} worker{'s' if n > 1 else ''}": partial(local_results, workers=n) for n in (1, 2)}
         try:
             distributed: Any = import_module("distributed")
         except ImportError:
-            found = measure(sweep, ways, folder, rounds)
+            found = measure(prepare, ways, folder, rounds)
         else:
             with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
                 ways["Dask, 2 workers"] = partial(dask_results, address=cluster.scheduler_address)
-                found = measure(sweep, ways, folder, rounds)
+                found = measure(prepare, ways, folder, rounds)
     one = found["1 worker"]
-    rows = [f"| {way} | {spent:.1f} | {one / spent:.2f}x |" for way, spent in found.items()]
+    rows = [
+        f"| {way} | {statistics.median(spent):.1f} | {statistics.median(map(truediv, one, spent)):.2f}x |"
+        for way, spent in found.items()
+    ]
     heads = [f"| {points} points of {seconds:g} s | seconds | against one worker |", "|---|---|---|"]
     return "\n".join([*heads, *rows])
 

@@ -1,13 +1,18 @@
-"""Worker processes of this computer that compute the points of a sweep, each one point at a time."""
+"""Worker processes of this computer that compute the points of a sweep, each one point at a time.
+
+On Linux they are forked from a server process that has one thread and has imported this module, so that they start in
+no time; elsewhere each imports it anew.
+"""
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 
 from hilcl.errors import SweepError
@@ -20,7 +25,7 @@ TRIES = 3
 DYING_SECONDS = 2.0
 """How long a worker that has closed its pipe may take to end, so that it shows how it died."""
 
-_SPAWN = multiprocessing.get_context("spawn")
+_MAKING = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def local_results(base: SweepBase, points: Sequence[Point], workers: int) -> Generator[PointResult]:
@@ -80,10 +85,16 @@ class _Worker:
     """A worker process seen from its parent. ``point`` is what it works on, ``started`` whether it ever answered."""
 
     def __init__(self, base: SweepBase) -> None:
-        self.connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, base), daemon=True)
-        with _deaf_children():
-            self._process.start()
+        self.connection, theirs = _MAKING.Pipe()
+        self._process = _MAKING.Process(target=_serve, args=(theirs, base), daemon=True)
+        try:
+            with _deaf_children(), _same_imports():
+                self._process.start()
+        except (OSError, EOFError) as cause:
+            self.connection.close()
+            raise SweepError(
+                f"a worker process cannot be started ({cause}): free memory, or ask for fewer with --workers"
+            ) from cause
         # The other end is the child's alone, so that its death closes the pipe.
         theirs.close()
         self.point: Point | None = None
@@ -128,11 +139,30 @@ def _deaf_children() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # What comes with the server of workers lets the signal through once it has started: it starts before.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _same_imports() -> Iterator[None]:
+    """Let the server of workers, should it be started now, import what this process would, whatever the folder."""
+    _MAKING.set_forkserver_preload([__name__])
+    told = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _serve(pipe: Connection, base: SweepBase) -> None:
