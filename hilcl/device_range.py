@@ -153,19 +153,23 @@ class DeviceRange:
         pinned = self.pinned(conductances)
         if self.table is None:
             return Projection(boxed, None, pinned)
-        values, codes, last = self._ladder
-        rung = _rung_below(values, last, boxed)
-        rows = np.arange(len(boxed)) if len(values) > 1 else np.zeros(len(boxed), dtype=np.int64)
-        above = np.minimum(rung + 1, last[rows])
-        low, high = values[rows, rung], values[rows, above]
+        rungs, codes, last = self._ladder
+        rows = np.arange(len(boxed)) if len(last) > 1 else np.zeros(len(boxed), dtype=np.int64)
+        # The highest rung not above the wish, of all edges at once: complex numbers are in order row by row.
+        wish = np.empty(len(boxed), dtype=np.complex128)
+        wish.real, wish.imag = rows, boxed
+        below = rungs.searchsorted(wish, side="right") - 1
+        above = np.minimum(below + 1, last[rows])
+        values = rungs.imag
+        low, high = values[below], values[above]
         if rounding == "stochastic":
             if generator is None:
                 raise DeviceRangeError("stochastic rounding needs a random generator")
             up = generator.random(len(boxed)) * (high - low) < boxed - low
         else:
             up = high - boxed < boxed - low
-        chosen = np.where(up, above, rung)
-        return Projection(values[rows, chosen], codes[rows, chosen], pinned)
+        chosen = np.where(up, above, below)
+        return Projection(values[chosen], codes[chosen], pinned)
 
     def conductances_of(self, codes: IntArray) -> FloatArray:
         """Return the conductances (M,) in siemens that the table gives for one code per edge."""
@@ -178,28 +182,22 @@ class DeviceRange:
         return chosen
 
     @cached_property
-    def _ladder(self) -> tuple[FloatArray, IntArray, IntArray]:
-        """Usable conductances ascending (rows, K), padded with +inf; the code of each; the last usable rung per row."""
+    def _ladder(self) -> tuple[npt.NDArray[np.complex128], IntArray, IntArray]:
+        """Rungs row by row and ascending, each as row + i·siemens, +inf for no code; their codes; the last of each row.
+
+        One row where all are the same.
+        """
         if self.table is None:
             raise DeviceRangeError("a range without a table has no codes")
         table = np.atleast_2d(self.table)
         values = np.where(np.isnan(table), np.inf, table)
+        if (values == values[0]).all():
+            values = values[:1]
         codes = np.argsort(values, axis=1, kind="stable")
-        last = np.isfinite(values).sum(axis=1) - 1
-        return np.take_along_axis(values, codes, axis=1), codes, last
-
-
-def _rung_below(values: FloatArray, last: IntArray, wanted: FloatArray) -> IntArray:
-    """Return for each edge the highest rung not above the wished conductance, by bisection over all edges at once."""
-    if len(values) == 1:
-        return np.clip(np.searchsorted(values[0], wanted, side="right") - 1, 0, last[0])
-    rows = np.arange(len(wanted))
-    low, high = np.zeros(len(wanted), dtype=np.int64), last.copy()
-    while np.any(low < high):
-        middle = (low + high + 1) // 2
-        fits = values[rows, middle] <= wanted
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
-    return low
+        rungs = np.empty(values.shape, dtype=np.complex128)
+        rungs.real, rungs.imag = np.arange(len(values))[:, None], np.take_along_axis(values, codes, axis=1)
+        first = values.shape[1] * np.arange(len(values))
+        return rungs.reshape(-1), codes.reshape(-1), first + np.isfinite(values).sum(axis=1) - 1
 
 
 def _limit(name: str, values: npt.ArrayLike) -> FloatArray:

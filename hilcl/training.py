@@ -25,7 +25,7 @@ from hilcl.whole_step import Stepper, StepsWhole
 class Timings:
     """Seconds spent in one epoch: measuring both phases, computing the update and projection, programming.
 
-    A board that computes phases and update in one has it all in ``measure``.
+    A board that computes phases and update in one has the update in ``measure``.
     """
 
     measure: float
@@ -270,7 +270,12 @@ class _Loop:
         self.state = found.state
         self.updates += 1
         self.lower_bound = max(self.lower_bound, found.bound)
-        realised = self.board.program(found.state)
+        if self.range.is_discrete:
+            projection = self.range.project(found.state, self.rounding, self.generator)
+        else:
+            projection = Projection(found.state, None, found.pinned)
+        projected = time.perf_counter()
+        realised = self.board.program(projection.conductances)
         done = time.perf_counter()
         return self.step(
             found.loss,
@@ -278,12 +283,12 @@ class _Loop:
             found.outputs,
             before,
             realised,
-            Projection(found.state, None, found.pinned),
+            projection,
             gamma,
             found.residual,
             found.power,
             0.0,
-            Timings(measured - start, 0.0, done - measured),
+            Timings(measured - start, projected - measured, done - projected),
         )
 
     def batch_epoch(self) -> Step:

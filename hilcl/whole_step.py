@@ -11,7 +11,7 @@ class WholeStep(NamedTuple):
     """What one computation found; names and units as in ``hilcl.training.Step``.
 
     ``bound`` in watts is the lower bound on Q that this gradient proves, 0 with a nudge below 1. ``state`` (M,) is the
-    projected new state, read-only: what is to be programmed.
+    new state within the limits, read-only: what is to be programmed, by its projection where devices have codes.
     """
 
     loss: float

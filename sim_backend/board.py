@@ -153,8 +153,8 @@ class SimulatedBoard(SafeExit):
         return fused_contrast(self._current_basis(), inputs, targets, nudge)
 
     def stepper(self, task: Task, nudge: float, limits: DeviceRange) -> Stepper | None:
-        """Return the compiled step of a continuous and ideal board with the solver "fused"; see ``StepsWhole``."""
-        whole = self._exact and not limits.is_discrete and limits is self._device_range
+        """Return the compiled step of an ideal board with the solver "fused"; see ``StepsWhole``."""
+        whole = self._exact and limits is self._device_range
         if self._kernel is None or not whole or type(self).contrast is not SimulatedBoard.contrast:
             return None
         return FusedStepper(self._kernel, self._for_kernel, self._take_projected, task, nudge, limits)
@@ -194,7 +194,8 @@ class SimulatedBoard(SafeExit):
         return self._true_conductances
 
     def _take_projected(self, conductances: FloatArray) -> None:
-        self._projected = conductances
+        # Of devices with codes it is not what they take.
+        self._projected = None if self._device_range.is_discrete else conductances
 
     def _current_basis(self) -> Basis:
         if self._basis is None:
