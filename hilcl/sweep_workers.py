@@ -25,7 +25,7 @@ TRIES = 3
 DYING_SECONDS = 2.0
 """How long a worker that has closed its pipe may take to end, so that it shows how it died."""
 
-_MAKING = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+_MAKING = multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
 
 
 def local_results(base: SweepBase, points: Sequence[Point], workers: int) -> Generator[PointResult]:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hilcl import Checkpoint, ContrastiveLearning, DeviceRange, Network, RobbinsMonro, Step, Task, train
 from hilcl.board import Contrast, contrast_from_responses
 from hilcl.certificate import Certificate
+from hilcl.device_range import Rounding
 from hilcl.errors import InputError, MeasurementError, SolverError
-from hilcl.sim_backend import Imperfections, SimulatedBoard, SourceDefects
+from hilcl.sim_backend import Imperfections, PotDefects, SimulatedBoard, SourceDefects
 from hilcl.sim_backend import fused as fused_module
 from hilcl.sim_backend.basis import BasisSolver
 from hilcl.sim_backend.board import fused_contrast
@@ -96,6 +97,32 @@ def test_a_whole_step_is_measuring_updating_and_programming(nudge: float, n_samp
     np.testing.assert_array_equal(whole.true_conductances, one.conductances)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.data(), st.integers(1, 9), st.sampled_from([1.0, 0.3]), st.sampled_from(["nearest", "stochastic"]))
+def test_a_whole_step_of_codes_is_the_ordinary_one_bit_for_bit(
+    data: st.DataObject, n_samples: int, nudge: float, rounding: Rounding
+) -> None:
+    network = data.draw(networks(max_nodes=9, max_inputs=5, max_outputs=4).filter(lambda drawn: len(drawn.outputs) > 0))
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    inputs = generator.uniform(0, 1, (n_samples, len(network.inputs)))
+    low, high = inputs.min(1, keepdims=True), inputs.max(1, keepdims=True)
+    task = Task(inputs, generator.uniform(low, high, (n_samples, len(network.outputs))))
+    rows = data.draw(st.sampled_from([(), (network.n_edges,)]))
+    limits = DeviceRange.from_table(generator.uniform(1e-4, 1e-3, (*rows, 32)))
+    rule = ContrastiveLearning(data.draw(st.sampled_from([1e-5, 1e-3])), nudge=nudge)
+    board, ordinary = (kind(network, 5e-4, limits, solver="fused") for kind in (SimulatedBoard, OrdinaryBoard))
+    assert board.stepper(task, nudge, board.device_range) is not None
+    ways = [train(each, task, rule, 8, seed=3, rounding=rounding) for each in (board, ordinary)]
+    for one, other in zip(*ways, strict=True):
+        for name in ("codes", "conductances", "conductances_before", "state", "pinned"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+        assert one.checkpoint.generator == other.checkpoint.generator
+        assert one.residual == pytest.approx(other.residual, rel=1e-11)
+        assert one.lower_bound == pytest.approx(other.lower_bound, rel=1e-9, abs=1e-20)
+    # The unrounded state is no more than a wish to such a board.
+    np.testing.assert_array_equal(board.program(one.state), board.device_range.project(one.state).conductances)
+
+
 def test_without_upper_limits_nothing_is_known_from_below() -> None:
     task, start = grid_problem()
     bounded, open_above = (
@@ -155,18 +182,21 @@ def test_programming_between_steps_is_seen() -> None:
     np.testing.assert_allclose(second.outputs, measured.outputs, rtol=1e-12)
 
 
-@pytest.mark.parametrize("change", ["codes", "batches", "direction", "wrapped", "series resistance", "certified"])
+@pytest.mark.parametrize("change", ["wrong pots", "batches", "direction", "wrapped", "series resistance", "certified"])
 def test_whatever_needs_the_ordinary_way_goes_it(change: str) -> None:
-    """Codes, mini-batches, rules of their own, boards that change measuring, and real sources."""
+    """Pots that are not what they say, mini-batches, own rules, boards that change measuring, and real sources."""
 
     class Slower(ContrastiveLearning):
         def direction(self, contrast: Contrast, n_samples: int) -> FloatArray:
             return 0.5 * super().direction(contrast, n_samples)
 
     task, start = grid_problem()
-    limits = DeviceRange.from_table(np.linspace(1e-4, 1e-3, 64)) if change == "codes" else LIMITS
+    limits = DeviceRange.from_table(np.linspace(1e-4, 1e-3, 64)) if change == "wrong pots" else LIMITS
     kind = OrdinaryBoard if change == "wrapped" else SimulatedBoard
-    defects = Imperfections(sources=SourceDefects(series=10.0 if change == "series resistance" else 0.0))
+    defects = Imperfections(
+        pots=PotDefects(tolerance=0.1 if change == "wrong pots" else 0.0),
+        sources=SourceDefects(series=10.0 if change == "series resistance" else 0.0),
+    )
     accuracy = "certified" if change == "certified" else "standard"
     of_rule = Slower if change == "direction" else ContrastiveLearning
     rule = of_rule(2e-4, batch_size=5 if change == "batches" else None)
@@ -176,7 +206,7 @@ def test_whatever_needs_the_ordinary_way_goes_it(change: str) -> None:
     ]
     for one, other in zip(*ways, strict=True):
         np.testing.assert_allclose(one.conductances, other.conductances, rtol=1e-10)
-        assert (one.codes is None) == (change != "codes")
+        assert (one.codes is None) == (change != "wrong pots")
 
 
 def test_a_board_without_outputs_or_floating_nodes_still_answers() -> None:
