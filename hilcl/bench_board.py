@@ -15,7 +15,7 @@ from hilcl.board import BoardSnapshot, Contrast, Response, SafeExit, contrast_fr
 from hilcl.clamp_watch import ClampWatch
 from hilcl.device_range import DeviceRange
 from hilcl.devices import Device, JointVoltmeter, RheostatBank, SourceBank, SourceReadings, Voltmeter, VoltReadings
-from hilcl.errors import BoardError, HilclError, InputError, MeasurementError
+from hilcl.errors import BoardError, HilclError, InputError, MeasurementError, UnsafeBoardError
 from hilcl.events import Event, EventLog, events_of
 from hilcl.network import Network
 from hilcl.plausibility import Plausibility
@@ -269,7 +269,7 @@ class BenchBoard(SafeExit):
 
     @uninterrupted("making the bench safe")
     def make_safe(self) -> None:
-        """Switch every source off first, then make meters and pots safe; raises BoardError only when all was tried.
+        """Switch every source off first, then make meters and pots safe; raises UnsafeBoardError when all was tried.
 
         All sources at once, so that none waits for one that does not answer.
         """
@@ -282,13 +282,13 @@ class BenchBoard(SafeExit):
         if failures:
             # A device on several wires says so for each.
             self._told.update(failures)
-            raise BoardError("; ".join(dict.fromkeys(failures)))
+            raise UnsafeBoardError("; ".join(dict.fromkeys(failures)))
 
     @uninterrupted("making the bench safe")
     def close(self) -> None:
         """Make the bench safe and let go of every device.
 
-        Raises BoardError only when all was tried, and only for what ``make_safe`` has not said before.
+        Raises UnsafeBoardError when all was tried, and only for what ``make_safe`` has not said before.
         """
         if self._closed:
             return
@@ -309,7 +309,7 @@ class BenchBoard(SafeExit):
                     failures.append(str(error))
             new = [said for said in dict.fromkeys([*self._told, *failures]) if said not in before]
             if new and not before:
-                raise BoardError("; ".join(new))
+                raise UnsafeBoardError("; ".join(new))
 
     def _devices(self) -> list[Device]:
         groups = (self._wiring.sources, self._wiring.meters, self._wiring.pots)

@@ -45,6 +45,10 @@ class BoardError(HilclError):
     """A board that did not do what it was asked; the experiment stops safe."""
 
 
+class UnsafeBoardError(BoardError):
+    """A board that could not be verified to be safe after all was tried: outputs may be on."""
+
+
 class ComplianceError(BoardError):
     """A source reached its current limit, so its readings are not readings."""
 

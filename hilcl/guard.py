@@ -14,15 +14,19 @@ from types import TracebackType
 from typing import IO, Self
 
 from hilcl.bench_targets import Target, bench_targets
-from hilcl.errors import BoardError
+from hilcl.errors import BoardError, HilclError, UnsafeBoardError
 from hilcl.experiment import Experiment
-from hilcl.guard_process import BEAT, END, READY, UNSAFE, Orders
+from hilcl.guard_process import BEAT, END, PATIENCE, READY, UNSAFE, UNSURE, Orders
+from hilcl.uninterrupted import uninterrupted
 
 START_PATIENCE = 120.0
 """Seconds a guard may take to start on a busy computer."""
 
 END_PATIENCE = 10.0
 """Seconds waited for a guard to end, which takes it milliseconds."""
+
+ACT_PATIENCE = 2 * PATIENCE
+"""Seconds waited for a guard that makes safe what this process could not."""
 
 LONGEST_BEAT = 1.0
 """Seconds between two signs of life at most."""
@@ -32,6 +36,9 @@ _LAUNCH = "import sys; sys.path.append(sys.argv[1]); from hilcl.guard_process im
 
 class Guard:
     """A guard that watches this process from ``__init__`` to ``end``.
+
+    A ``with`` block that is left because the bench could not be made safe has the guard do it, with connections of its
+    own, and waits for what becomes of that.
 
     The guard is a session of its own: what is done to this process, its group or its terminal does not reach it. It
     connects to no instrument before it has to. ``silence``: seconds without a sign of life after which it acts as if
@@ -52,6 +59,8 @@ class Guard:
         keep_open: Sequence[int] = (),
     ) -> None:
         self.log = log.absolute()
+        self._with_us = with_us
+        self._left = ""
         orders = Orders(
             targets=[target.model_dump(mode="json") for target in targets],
             silence=silence,
@@ -77,6 +86,7 @@ class Guard:
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._line: IO[bytes] = _pipe(self._process.stdin)
+        self._answers: IO[bytes] = _pipe(self._process.stdout)
         self._heart = threading.Thread(
             target=self._beat, args=(min(LONGEST_BEAT, silence / 5),), name="hilcl-guard-heartbeat", daemon=True
         )
@@ -99,6 +109,11 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         lost = self._lost.is_set() or self._process.poll() is not None
+        unsafe = None if self._with_us else _unsafe(error)
+        if unsafe is not None and not lost:
+            self._hand_over()
+            said = error if isinstance(error, HilclError) else unsafe
+            raise BoardError(f"{self._loss()}; before that, {said}") from error
         self.end()
         if lost and isinstance(error, BoardError):
             loss = self._loss()
@@ -123,8 +138,8 @@ class Guard:
             self._send(END)
         self.abandon()
 
-    def abandon(self) -> None:
-        """Let the guard find out for itself that nobody drives the bench any more."""
+    def abandon(self, patience: float = END_PATIENCE) -> None:
+        """Let the guard find out for itself that nobody drives the bench any more; wait for its end for a while."""
         self._ended.set()
         if self._heart.is_alive():
             self._heart.join()
@@ -132,7 +147,22 @@ class Guard:
             self._line.close()
         # One that is making the bench safe takes longer, and need not be waited for.
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_PATIENCE)
+            self._process.wait(patience)
+        self._hear()
+
+    @uninterrupted("making the bench safe")
+    def _hand_over(self) -> None:
+        """Let the guard make the bench safe."""
+        with suppress(OSError):
+            self._send(UNSURE)
+        self.abandon(ACT_PATIENCE)
+
+    def _hear(self) -> None:
+        """Take the last word of a guard that has ended: what it could not verify to be safe."""
+        if not self._answers.closed:
+            with self._answers:
+                if self._process.poll() is not None:
+                    self._left = self._answers.read().decode()
 
     def _send(self, data: bytes) -> None:
         left = memoryview(data)
@@ -140,17 +170,15 @@ class Guard:
             left = left[os.write(self._line.fileno(), left) :]
 
     def _wait_ready(self) -> None:
-        answers = _pipe(self._process.stdout)
-        with answers:
-            heard = b""
-            until = time.monotonic() + START_PATIENCE
-            while heard != READY:
-                if not select.select([answers], [], [], max(0.0, until - time.monotonic()))[0]:
-                    raise BoardError(f"the guard of the bench did not start within {START_PATIENCE:g} s: try again")
-                piece = os.read(answers.fileno(), len(READY) - len(heard))
-                if not piece:
-                    raise _not_started("it ended at once")
-                heard += piece
+        heard = b""
+        until = time.monotonic() + START_PATIENCE
+        while heard != READY:
+            if not select.select([self._answers], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise BoardError(f"the guard of the bench did not start within {START_PATIENCE:g} s: try again")
+            piece = os.read(self._answers.fileno(), len(READY) - len(heard))
+            if not piece:
+                raise _not_started("it ended at once")
+            heard += piece
 
     def _beat(self, interval: float) -> None:
         """Give a sign of life until the end; a guard that is not there to hear it is lost."""
@@ -168,10 +196,13 @@ class Guard:
         code: int | None = None
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(END_PATIENCE)
+        self._hear()
         if code == 0:
             return f"the guard has made the bench safe, as {self.log} tells"
         if code == UNSAFE:
-            return f"the guard could not verify that the bench is safe, as {self.log} tells: switch it off by hand"
+            return f"the guard could not verify that {self._left} is safe, as {self.log} tells: switch it off by hand"
+        if code is None:
+            return f"the guard is still making the bench safe, as {self.log} tells: wait for it"
         return "the guard of the bench was ended by somebody else, and nothing is driven without it"
 
 
@@ -209,6 +240,20 @@ def guarded(experiment: Experiment, backend: str, log: Path, command: str | None
                 keep_open=[] if lock is None else lock.descriptors,
             )
         )
+
+
+def _unsafe(error: BaseException | None) -> UnsafeBoardError | None:
+    """Return the error that says the bench is not safe, among those that led to ``error`` or that it hides."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        if isinstance(each, UnsafeBoardError):
+            return each
+        seen.add(id(each))
+        waiting += [each.__context__, each.__cause__]
+    return None
 
 
 def guard_log(store: Path) -> Path:

@@ -1,7 +1,8 @@
 """The guard's own process: it waits, and makes the bench safe when the controller has died or fallen silent.
 
-Its standard input tells it everything: one line of orders, then signs of life, then END. The end of that stream without
-END is the controller's death, however it died. Whatever is needed to act is imported beforehand.
+Its standard input tells it everything: one line of orders, then signs of life, then END, or UNSURE where the controller
+could not make the bench safe. The end of that stream without either is the controller's death, however it died.
+Whatever is needed to act is imported beforehand. The guard's last word is what could not be verified to be safe.
 """
 
 import os
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from hilcl.bench_safety import Outcome
     from hilcl.bench_targets import Target
 
-READY, BEAT, END = b"ready\n", b".", b"E"
+READY, BEAT, END, UNSURE = b"ready\n", b".", b"E", b"U"
 
 UNSAFE = 3
 """What a guard ends with that could not verify that everything is safe."""
@@ -36,7 +37,7 @@ PATIENCE = 30.0
 SILENT_PATIENCE = 2.0
 """The same while a silent controller may still hold its port; then that process is ended."""
 
-Ending = Literal["end", "death", "silence"]
+Ending = Literal["end", "unsure", "death", "silence"]
 
 
 class Orders(Section):
@@ -87,16 +88,20 @@ def main() -> None:
         os._exit(0)
     with suppress(OSError):
         os.chdir(orders.folder)
-    # The reader of our output goes on without it, and nothing may keep it open.
+    # What a library may print must not be taken for an answer.
+    answers = os.dup(sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
-    ending, safe = watch(line, orders.silence), True
-    if ending != "end":
-        try:
-            safe = act(orders, targets, ending, controller.end)
-        except Exception:  # noqa: BLE001 # a defect of ours; there is nobody to raise it to
-            Log(Path(orders.log)).write("the guard failed: " + " | ".join(traceback.format_exc().splitlines()))
-            safe = False
-    os._exit(0 if safe else UNSAFE)
+    ending = watch(line, orders.silence)
+    if ending == "end":
+        os._exit(0)
+    try:
+        left = act(orders, targets, ending, controller.end)
+    except Exception:  # noqa: BLE001 # a defect of ours; there is nobody to raise it to
+        Log(Path(orders.log)).write("the guard failed: " + " | ".join(traceback.format_exc().splitlines()))
+        left = [target.name for target in targets] or ["the bench"]
+    with suppress(OSError):
+        os.write(answers, ", ".join(left).encode())
+    os._exit(UNSAFE if left else 0)
 
 
 def prepare(orders: Orders) -> "list[Target]":
@@ -132,20 +137,24 @@ def watch(line: int, silence: float) -> Ending:
         data = os.read(line, 4096)
         if END in data:
             return "end"
+        if UNSURE in data:
+            return "unsure"
         if not data:
             return "death"
         heard = time.monotonic()
 
 
-def act(orders: Orders, targets: "list[Target]", ending: Ending, end_controller: Callable[[], bool]) -> bool:
-    """Make the bench safe, write down what was done, and return whether all of it could be verified."""
+def act(orders: Orders, targets: "list[Target]", ending: Ending, end_controller: Callable[[], bool]) -> list[str]:
+    """Make the bench safe, write down what was done, and return the instruments of which that could not be verified."""
     log = Log(Path(orders.log))
-    died = f"process {orders.pid} ({orders.command}) died without making the bench safe"
-    silent = f"process {orders.pid} ({orders.command}) gave no sign of life for {orders.silence:g} s"
-    why = died if ending == "death" else silent
+    did = {
+        "unsure": "could not make the bench safe",
+        "silence": f"gave no sign of life for {orders.silence:g} s",
+    }.get(ending, "died without making the bench safe")
+    why = f"process {orders.pid} ({orders.command}) {did}"
     if orders.with_us:
         log.write(f"{why}; its instruments were emulated by it and are off with it")
-        return True
+        return []
     from hilcl.bench_lock import Owner
     from hilcl.bench_safety import make_bench_safe
 
@@ -160,7 +169,7 @@ def act(orders: Orders, targets: "list[Target]", ending: Ending, end_controller:
         if outcome.safe:
             log.write(f"{outcome.name}: {outcome.sentence}")
 
-    patience = PATIENCE if ending == "death" else SILENT_PATIENCE
+    patience = SILENT_PATIENCE if ending == "silence" else PATIENCE
     outcomes = make_bench_safe(targets, ramp=True, patience=patience, told=told)
     left = [target for target, outcome in zip(targets, outcomes, strict=True) if not outcome.safe]
     if left and ending == "silence" and end_controller():
@@ -170,7 +179,7 @@ def act(orders: Orders, targets: "list[Target]", ending: Ending, end_controller:
     for outcome in outcomes:
         if not outcome.safe:
             log.write(f"{outcome.name}: NOT verified to be safe: {outcome.sentence}")
-    return all(outcome.safe for outcome in outcomes)
+    return [outcome.name for outcome in outcomes if not outcome.safe]
 
 
 class _Controller:

@@ -16,12 +16,13 @@ from hilcl.bench_lock import BenchLock, users_of
 from hilcl.bench_safety import make_bench_safe
 from hilcl.bench_section import BenchSection
 from hilcl.bench_targets import Target, bench_targets
-from hilcl.errors import BoardError
+from hilcl.errors import BoardError, StoreError, UnsafeBoardError
 from hilcl.experiment import Experiment
 from hilcl.guard import Guard, guard_log, guarded
-from hilcl.guard_process import BEAT, END, Orders, watch
+from hilcl.guard_process import BEAT, END, UNSURE, Orders, watch
 from hilcl.session import first_difference
 from hilcl.sim_backend.emulated_bench import EmulatedBench
+from hilcl.sim_backend.emulation.server import Line, NoFaults
 from tests.command_line import environment, running_hilcl, wait_until
 from tests.hilcl.bench_elsewhere import anything_on, served
 
@@ -278,6 +279,7 @@ def test_the_log_is_beside_the_store() -> None:
     [
         (BEAT * 3 + END, False, "end"),
         (END, True, "end"),
+        (BEAT + UNSURE, True, "unsure"),
         (BEAT * 3, True, "death"),
         (b"", True, "death"),
         (BEAT, False, "silence"),
@@ -293,6 +295,71 @@ def test_how_a_watch_ends(said: bytes, closed: bool, ending: str) -> None:
         else:
             stack.callback(os.close, writing)
         assert watch(reading, 0.01) == ending
+
+
+class Breaking(NoFaults):
+    """A wire that, while it is broken, loses each line and breaks the connection, or lets everything time out."""
+
+    def __init__(self, *, resets: bool) -> None:
+        self.broken = False
+        self._resets = resets
+        self._line: Line | None = None
+
+    def attach(self, line: Line) -> None:
+        self._line = line
+
+    def received(self, line: str) -> str | None:
+        if not self.broken:
+            return line
+        if self._resets and self._line is not None:
+            self._line.refuse(0.05)
+        return None
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_what_a_run_cannot_switch_off_its_guard_does(tmp_path: Path, resets: bool) -> None:
+    wire = Breaking(resets=resets)
+    path = tmp_path / "bench.toml"
+    with served(path, faults={"left": wire}, guard=f'"{SILENCE:g} s"') as bench:
+        driver = 'driver = "keithley2600b"'
+        path.write_text(path.read_text("utf-8").replace(driver, f'{driver}\ntimeout = "0.1 s"'), "utf-8")
+        with running_hilcl("run", "bench.toml", "--backend", "bench", "--no-report", cwd=tmp_path) as process:
+            wait_until(lambda: any(bench.outputs_on["left"]), process)
+            wire.broken = True
+            wait_until(lambda: "could not make the bench safe" in log_of(tmp_path), process)
+            assert any(bench.outputs_on["left"])
+            assert not any(bench.outputs_on["right"])
+            wire.broken = False
+            _, errors = process.communicate()
+        assert not anything_on(bench)
+    assert process.returncode == 1
+    last = errors.splitlines()[-1]
+    assert f"the guard has made the bench safe, as {tmp_path / 'hilcl.guard.log'} tells; before that, left " in last
+    assert "left: off, verified" in log_of(tmp_path)
+
+
+def test_what_neither_a_run_nor_its_guard_can_make_safe_is_named(tmp_path: Path) -> None:
+    lab, meter = Target(name="lab", kind="python", driver="python"), Target(name="dmm", kind="meter", driver="34970a")
+    said = f"the guard could not verify that lab is safe, as {tmp_path / 'log'} tells: switch it off by hand"
+
+    def leave(error: Exception) -> None:
+        with Guard([lab, meter], silence=SILENCE, log=tmp_path / "log"):
+            try:
+                raise UnsafeBoardError("lab does not answer")
+            finally:
+                raise error
+
+    for error, what in ((StoreError("disk full"), "disk full"), (KeyError("x"), "lab does not answer")):
+        with pytest.raises(BoardError) as caught:
+            leave(error)
+        assert str(caught.value) == f"{said}; before that, {what}"
+
+
+def test_a_bench_that_is_safe_is_left_alone_whatever_ended_the_run(tmp_path: Path) -> None:
+    target = Target(name="lab", kind="python", driver="python")
+    with pytest.raises(BoardError, match=r"^no$"), Guard([target], silence=SILENCE, log=tmp_path / "log"):
+        raise BoardError("no")
+    assert not (tmp_path / "log").exists()
 
 
 def test_an_instrument_that_is_still_held_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
