@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hilcl.drivers.smu import FreeMode
 from hilcl.experiment import Experiment
-from hilcl.faults_section import KINDS
+from hilcl.faults_section import KINDS, FaultKind
 from hilcl.preparation import Preparation, prepare
 from hilcl.sim_backend.emulated_bench import EmulatedBench
 from hilcl.sim_backend.emulation.faults import Fault, FaultPlan
@@ -32,14 +33,14 @@ from benchmarks.soak import BENCH16, calm_bench, soak
 from tests.kill_campaign import kill_campaign
 
 
-def example(epochs: int, *, switches: bool = False) -> Preparation:
-    """Return the calm bench; with ``switches``, the pot board switches the clamps, which else float by themselves."""
+def example(epochs: int, free_mode: FreeMode = "zero_amp") -> Preparation:
+    """Return the calm bench, its clamps floating in some way; with "relay", the pot board switches them."""
     lines = []
     for line in calm_bench(epochs):
         lines.append(line)
-        if switches and line == 'driver = "keysight-b2900"':
-            lines.append('free_mode = "relay"')
-        if switches and line == "[bench.wiring]":
+        if line == 'driver = "keysight-b2900"':
+            lines.append(f'free_mode = "{free_mode}"')
+        if free_mode == "relay" and line == "[bench.wiring]":
             lines.append("switches = { board = { 0 = 2, 1 = 6 } }")
     return prepare(Experiment.parse("\n".join(lines) + "\n", BENCH16))
 
@@ -47,8 +48,8 @@ def example(epochs: int, *, switches: bool = False) -> Preparation:
 class Subject:
     """A bench to try faults on, its undisturbed codes, and what can happen to each of its instruments."""
 
-    def __init__(self, epochs: int, *, switches: bool) -> None:
-        self.preparation = example(epochs, switches=switches)
+    def __init__(self, epochs: int, free_mode: FreeMode) -> None:
+        self.preparation = example(epochs, free_mode)
         self.codes, self.messages = undisturbed(self.preparation)
         with EmulatedBench(self.preparation, plan=(plan := FaultPlan())) as bench:
             self.possible = {name: plan.possible(name) for name in (*bench.instruments, *bench.boards)}
@@ -56,13 +57,15 @@ class Subject:
 
 def try_all(places: int, kinds: list[str], seed: int, epochs: int) -> list[Trial]:
     """Try every class at random places of every instrument it can happen to, and print the outcome."""
-    plain, switched = Subject(epochs, switches=False), Subject(epochs, switches=True)
+    # Relays that do not open matter only where they have to.
+    needed: dict[FaultKind, FreeMode] = {"stuck_relay": "relay", "output_closed": "himp"}
+    subjects = {mode: Subject(epochs, mode) for mode in ("zero_amp", *needed.values())}
     random = np.random.default_rng(seed)
     done: list[Trial] = []
     print("| class | trials | unharmed | stopped and resumed | wrong | outputs left on, unsaid | longest, s |")
     print("|---|---|---|---|---|---|---|")
     for kind in KINDS:
-        subject = switched if kind == "stuck_relay" else plain
+        subject = subjects[needed.get(kind, "zero_amp")]
         names = [name for name, classes in subject.possible.items() if kind in classes]
         if kinds and kind not in kinds:
             continue

@@ -180,9 +180,16 @@ class BenchBoard(SafeExit):
         self._check_drives(wanted)
         lost: str | None = None
         for _ in range(1 + self._retries):
-            response = self._respond(wanted)
+            response: Response | MeasurementError
+            try:
+                response = self._respond(wanted)
+            except MeasurementError as error:
+                response = error
+            # Also where the readings are refused: pots with other codes may be why.
             lost = self._lost_code()
             if lost is None:
+                if isinstance(response, MeasurementError):
+                    raise response
                 return response
             self._events.note(lost, "wrote all codes and measured again")
             self._write_codes()
@@ -432,7 +439,8 @@ class BenchBoard(SafeExit):
                     potentials_u[sample, node] = volts.volts_u[channel]
         currents[sample, np.isnan(drive)] = 0.0
         if not limited.any():
-            doubt = doubt or self._doubts.doubt(drive, potentials[sample], sourced)
+            read = potentials[sample], sourced, self._conductances, currents[sample]
+            doubt = doubt or self._doubts.doubt(drive, *read)
         return limited, doubt
 
     def _check_pots(self, potentials: FloatArray) -> None:

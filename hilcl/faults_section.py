@@ -29,6 +29,8 @@ FaultKind = Literal[
     "compliance",
     "glitch",
     "stuck_relay",
+    "output_open",
+    "output_closed",
     "stuck_pot",
     "pots_reset",
     "clock_jump",

@@ -35,9 +35,10 @@ from hilcl.sim_backend.emulation.bench_port import BenchPort, MeterError
 from hilcl.sim_backend.emulation.circuit import EmulatedCircuit
 from hilcl.sim_backend.emulation.daq6510 import Daq6510
 from hilcl.sim_backend.emulation.dmm_34970a import Dmm34970A
-from hilcl.sim_backend.emulation.faults import BenchFaults, FaultPlan, lay
+from hilcl.sim_backend.emulation.faults import BenchFaults, FaultPlan, SourceFaults, lay
 from hilcl.sim_backend.emulation.firmware import FirmwareBoard, FirmwareServer
 from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
+from hilcl.sim_backend.emulation.output_relay import OutputRelay
 from hilcl.sim_backend.emulation.port import Applied, Port
 from hilcl.sim_backend.emulation.pot_banks import emulated_bank
 from hilcl.sim_backend.emulation.potboard import AdcModel, EmulatedPotBoard, PotModel, SourceModel, SwitchedPort
@@ -130,6 +131,7 @@ class EmulatedBench:
         self.devices: dict[str, PotBank] = {}
         """Drivers that are in this process together with the chips they write, since no wire leads to them."""
         self._source_ports: dict[str, list[BenchPort]] = {}
+        self._output_relays: dict[str, list[OutputRelay]] = {}
         self._folder = ExitStack()
         with ExitStack() as failed:
             failed.callback(self._folder.close)
@@ -163,7 +165,8 @@ class EmulatedBench:
                     f"{', '.join(names)}"
                 )
         nows = {name: link.now for name, link in self.links.items()}
-        return lay(plan or FaultPlan.of(section), self.instruments, boards, self._source_ports, nows, self.clock.jump)
+        sources = SourceFaults(self._source_ports, self._output_relays)
+        return lay(plan or FaultPlan.of(section), self.instruments, boards, sources, nows, self.clock.jump)
 
     @property
     def plan(self) -> FaultPlan | None:
@@ -381,7 +384,9 @@ class EmulatedBench:
         for channel in SMU_CHANNELS[instrument.driver]:
             if channel in driven:
                 node = driven[channel]
-                ports.append(switched[node] if node in switched else self._source_port(name, channel, node))
+                relay = OutputRelay(switched[node] if node in switched else self._source_port(name, channel, node))
+                self._output_relays.setdefault(name, []).append(relay)
+                ports.append(relay)
             elif channel in read:
                 ports.append(self._meter_port(name, channel, read[channel]))
             else:

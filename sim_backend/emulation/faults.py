@@ -19,6 +19,7 @@ from hilcl.drivers.potboard_protocol import Opcode
 from hilcl.faults_section import FaultKind, FaultsSection
 from hilcl.sim_backend.emulation.bench_port import BenchPort
 from hilcl.sim_backend.emulation.instrument import EmulatedInstrument
+from hilcl.sim_backend.emulation.output_relay import OutputRelay
 from hilcl.sim_backend.emulation.potboard import EmulatedPotBoard
 from hilcl.sim_backend.emulation.potboard_wire import WireControl
 from hilcl.sim_backend.emulation.scpi import ScpiError
@@ -42,11 +43,15 @@ SMU_FAULTS: tuple[FaultKind, ...] = (
     "nan",
     "overflow",
     "compliance",
+    "output_open",
+    "output_closed",
     "clock_jump",
 )
 """What can happen to a source."""
 
-METER_FAULTS: tuple[FaultKind, ...] = (*(kind for kind in SMU_FAULTS if kind != "compliance"), "glitch")
+OF_SOURCES: frozenset[FaultKind] = frozenset({"compliance", "output_open", "output_closed"})
+
+METER_FAULTS: tuple[FaultKind, ...] = (*(kind for kind in SMU_FAULTS if kind not in OF_SOURCES), "glitch")
 """What can happen to a scanning multimeter."""
 
 BOARD_FAULTS: tuple[FaultKind, ...] = (
@@ -295,7 +300,8 @@ class _Silence:
 class FaultyLine:
     """The wire of one instrument that speaks in lines: implements ``Faults`` and ``LineFaults`` of the server.
 
-    ``ports`` are those of its sources, for compliance; ``now`` gives seconds, ``jump`` moves the bench's clock.
+    ``ports`` are those of its sources, for compliance, and ``relays`` those at its outputs; ``now`` gives seconds,
+    ``jump`` moves the bench's clock.
     """
 
     def __init__(
@@ -306,11 +312,12 @@ class FaultyLine:
         *,
         possible: tuple[FaultKind, ...],
         ports: Sequence[BenchPort] = (),
+        relays: Sequence[OutputRelay] = (),
         now: Callable[[], float] = time.monotonic,
         jump: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._name, self._plan, self._instrument = name, plan, instrument
-        self._ports, self._jump = tuple(ports), jump
+        self._ports, self._relays, self._jump = tuple(ports), tuple(relays), jump
         self._line: Line | None = None
         self._silence = _Silence(plan, now)
         self.pending = _Pending()
@@ -325,6 +332,9 @@ class FaultyLine:
     def received(self, line: str) -> str | None:
         """Count the line, let happen what is due, and return the line unless it is lost."""
         gone = self._silence.now
+        if self._plan.cleared:
+            for relay in self._relays:
+                relay.stick(None)
         for fault in self._plan.due(self._name):
             gone = self._begin(fault) or gone
         if gone:
@@ -368,6 +378,9 @@ class FaultyLine:
             _switched_off_and_on(instrument)
         elif kind == "clock_jump":
             self._jump(fault.seconds)
+        elif kind in OF_SOURCES and self._relays:
+            at = np.random.default_rng(self._plan.place(self._name)).integers(len(self._relays))
+            self._relays[int(at)].stick(kind == "output_closed")
         else:
             self._break(fault)
             return True
@@ -564,11 +577,19 @@ class BenchFaults:
         return {**self.lines, **self.boards}
 
 
+@dataclass(frozen=True)
+class SourceFaults:
+    """What may fail at the outputs of sources, by instrument: ``ports`` report their limit, ``relays`` stick."""
+
+    ports: Mapping[str, Sequence[BenchPort]]
+    relays: Mapping[str, Sequence[OutputRelay]]
+
+
 def lay(
     plan: FaultPlan,
     instruments: Mapping[str, EmulatedInstrument],
     boards: Mapping[str, EmulatedPotBoard],
-    ports: Mapping[str, Sequence[BenchPort]],
+    sources: SourceFaults,
     nows: Mapping[str, Callable[[], float]],
     jump: Callable[[float], None],
 ) -> BenchFaults:
@@ -577,7 +598,14 @@ def lay(
     for name, instrument in instruments.items():
         possible = SMU_FAULTS if instrument.outputs_on else METER_FAULTS
         laid.lines[name] = FaultyLine(
-            name, plan, instrument, possible=possible, ports=ports.get(name, ()), now=nows[name], jump=jump
+            name,
+            plan,
+            instrument,
+            possible=possible,
+            ports=sources.ports.get(name, ()),
+            relays=sources.relays.get(name, ()),
+            now=nows[name],
+            jump=jump,
         )
     for index, (name, board) in enumerate(boards.items()):
         laid.boards[name] = FaultyBoardWire(name, plan, board, seed=index, now=nows[name])

@@ -24,6 +24,10 @@ RELAYS = replaced(
 )
 
 
+ONE_METER = replaced(DIVIDER_BENCH, ("meters = { pots = [0, 1, 2] }", "meters = { pots = [1] }"))
+HIGH_IMPEDANCE = replaced(DIVIDER_BENCH, ('driver = "keithley2450"', 'driver = "keithley2450"\nfree_mode = "himp"'))
+
+
 def quick(text: str) -> str:
     """The same bench with short time-outs, five epochs and three readings each."""
     lines = []
@@ -62,7 +66,7 @@ def check(done: Trial) -> None:
     assert done.sentence.count("\n") == 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SMU_FAULTS if kind != "slow"])
+@pytest.mark.parametrize("kind", [kind for kind in SMU_FAULTS if kind not in {"slow", "output_open", "output_closed"}])
 def test_faults_of_a_source(kind: FaultKind) -> None:
     done = tried(DIVIDER_BENCH, kind, "clamp" if kind != "brown_out" else "drive", seconds=0.2)
     check(done)
@@ -160,3 +164,27 @@ def test_a_relay_that_sticks_is_named(part: float) -> None:
     assert done.verdict == "stopped", done
     assert done.outputs_on == ()
     assert "relay" in done.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "instrument"),
+    [
+        (DIVIDER_BENCH, "output_open", "drive"),
+        (DIVIDER_BENCH, "output_open", "clamp"),
+        (ONE_METER, "output_open", "drive"),
+        (RELAYS, "output_open", "clamp"),
+        (HIGH_IMPEDANCE, "output_closed", "clamp"),
+    ],
+)
+def test_an_output_relay_that_sticks_is_named(text: str, kind: FaultKind, instrument: str) -> None:
+    done = tried(text, kind, instrument)
+    assert done.verdict == "stopped", done
+    assert done.outputs_on == ()
+    assert "check the" in done.sentence
+    assert "relay" in done.sentence
+
+
+@pytest.mark.parametrize("text", [DIVIDER_BENCH, RELAYS])
+def test_an_output_relay_that_need_not_open_may_stick_closed(text: str) -> None:
+    done = tried(text, "output_closed", "clamp")
+    assert (done.verdict, done.outputs_on) == ("unharmed", ()), done
