@@ -109,7 +109,7 @@ class ClampWatch:
         self._before = now
 
     def _moved(self, now: _Measured) -> tuple[FloatArray, FloatArray]:
-        """Return the volts (S, O) by which outputs are elsewhere than before, and those that lead and scatter explain."""
+        """Return the volts (S, O) by which outputs are elsewhere than before, and what leads and scatter explain."""
         if self._before is None:
             return np.full(now.told.shape, np.nan), np.zeros(now.told.shape)
         change = np.abs(now.amperes - self._before.amperes)
