@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hilcl.arrays import FloatArray
+from hilcl.arrays import BoolArray, FloatArray
 from hilcl.board import Response
 from hilcl.errors import MeasurementError
 from hilcl.network import Network
@@ -21,21 +21,23 @@ KNOWN_AFTER = 5
 SLACK, SLACK_BEFORE = 5e-4, 5e-3
 """Part of the highest drive by which they may differ otherwise than so far, when that is known and before."""
 
-REPEATED, TIMES = 1e-5, 4.0
+REPEATED = 1e-5
 """Part of the highest drive by which meter and source may differ otherwise than when the source was last told the same,
-and times the largest such change so far; at most SLACK."""
+on top of noise and of what leads explain, once the noise is known."""
 
-SCATTERS = 6.0
-"""Standard uncertainties allowed on top."""
+REPEATS = 4
+"""Readings with the source told the same as before after which the noise is known."""
+
+DEVIATIONS = 7.0
+"""Standard deviations allowed, and more while few readings say how large they are: a run compares millions."""
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one measurement showed, each (S, O): volts told and found otherwise, their scatter, and amperes."""
+    """What one measurement showed, each (S, O): volts told and found otherwise, and amperes."""
 
     told: FloatArray
     apart: FloatArray
-    scatter: FloatArray
     amperes: FloatArray
 
     def moved(self, before: "_Measured") -> FloatArray:
@@ -60,7 +62,7 @@ class ClampWatch:
         self._seen = np.zeros(len(network.outputs), dtype=np.int64)
         self._before: _Measured | None = None
         self._lead = np.full(len(network.outputs), np.inf)
-        self._largest = np.zeros(len(network.outputs))
+        self._noise = _Noise(len(network.outputs))
 
     def check(self, clamp: FloatArray, nudged: Response) -> None:
         """Raise MeasurementError for an output whose source is cut off; ``clamp`` (S, O) volts is what was told."""
@@ -68,21 +70,22 @@ class ClampWatch:
             return
         outputs = self._network.outputs
         apart = nudged.potentials[:, outputs] - clamp
-        scatter = SCATTERS * np.nan_to_num(nudged.potentials_u[:, outputs])
+        self._noise.state(nudged.potentials_u[:, outputs])
+        noise = self._noise.allowed()
         currents = nudged.currents[:, -len(outputs) :]
         amperes = np.abs(currents)
         # Where no source tells its current, nothing can be said.
         largest = np.max(amperes, initial=0.0, where=np.isfinite(amperes))
         connected = amperes > CONNECTED * largest
         cut_off = amperes <= CONNECTED * largest
-        now = _Measured(clamp.copy(), apart, scatter, currents)
+        now = _Measured(clamp.copy(), apart, currents)
         moved, explained = self._moved(now)
-        still = np.where(self._seen >= KNOWN_AFTER, REPEATED * self._volts + TIMES * self._largest, np.inf)
-        let_go = moved > np.minimum(still, SLACK * self._volts) + explained
+        still = np.where(self._noise.known(), REPEATED, SLACK_BEFORE) * self._volts
+        let_go = moved > still + noise + explained
         for sample in range(len(clamp)):
             known = self._seen >= KNOWN_AFTER
             slack = np.where(known, SLACK * self._volts + np.maximum(self._high - self._low, 0.0), 0.0)
-            slack = np.where(known, slack, SLACK_BEFORE * self._volts) + scatter[sample]
+            slack = np.where(known, slack, SLACK_BEFORE * self._volts) + noise
             unseen = self._seen == 0
             low, high = np.where(unseen, 0.0, self._low) - slack, np.where(unseen, 0.0, self._high) + slack
             wrong = cut_off[sample] & ((apart[sample] < low) | (apart[sample] > high))
@@ -104,25 +107,60 @@ class ClampWatch:
             self._low = np.where(learnt, np.minimum(self._low, apart[sample]), self._low)
             self._high = np.where(learnt, np.maximum(self._high, apart[sample]), self._high)
             self._seen = self._seen + learnt
-        self._largest = np.fmax(self._largest, np.fmax.reduce(moved - explained, axis=0))
+        self._noise.see(moved - explained)
         self._learn_leads(now, moved)
         self._before = now
 
     def _moved(self, now: _Measured) -> tuple[FloatArray, FloatArray]:
-        """Return the volts (S, O) by which outputs are elsewhere than before, and what leads and scatter explain."""
+        """Return the volts (S, O) by which outputs are elsewhere than before, and what their leads explain."""
         if self._before is None:
             return np.full(now.told.shape, np.nan), np.zeros(now.told.shape)
         change = np.abs(now.amperes - self._before.amperes)
-        may = np.where(change == 0.0, 0.0, self._lead) * change
-        return now.moved(self._before), may + now.scatter + self._before.scatter
+        return now.moved(self._before), np.where(change == 0.0, 0.0, self._lead) * change
 
     def _learn_leads(self, now: _Measured, moved: FloatArray) -> None:
         """Bound the ohms of each lead: by what meter and source are apart, and by how that changes with the current."""
-        most = _ohms(np.abs(now.apart) + SLACK_BEFORE * self._volts + now.scatter, now.amperes)
+        noise = self._noise.allowed()
+        most = _ohms(np.abs(now.apart) + SLACK_BEFORE * self._volts + noise, now.amperes)
         if self._before is not None and self._before.told.shape == now.told.shape:
-            change = moved + REPEATED * self._volts + now.scatter + self._before.scatter
+            change = moved + REPEATED * self._volts + noise
             most = np.fmin(most, _ohms(change, now.amperes - self._before.amperes))
         self._lead = np.fmin(self._lead, np.fmin.reduce(most, axis=0))
+
+
+class _Noise:
+    """How far readings of one potential differ: by what they state, and by what is seen when a source is told the same.
+
+    A meter that does not average states nothing but its resolution, and one that is coarser than its noise shows
+    none for long: the larger of the two counts.
+    """
+
+    def __init__(self, n_outputs: int) -> None:
+        self._stated, self._seen = np.zeros((2, n_outputs))
+        self._n_stated, self._n_seen = np.zeros((2, n_outputs), dtype=np.int64)
+
+    def state(self, volts_u: FloatArray) -> None:
+        """Take standard uncertainties (S, O) of readings, NaN where there are none."""
+        self._stated += np.nansum(volts_u**2, axis=0)
+        self._n_stated += np.isfinite(volts_u).sum(axis=0)
+
+    def see(self, moved: FloatArray) -> None:
+        """Take differences (S, O) of readings that should be the same, NaN where they should not."""
+        self._seen += np.nansum(np.maximum(moved, 0.0) ** 2, axis=0)
+        self._n_seen += np.isfinite(moved).sum(axis=0)
+
+    def known(self) -> BoolArray:
+        """Return for which outputs (O,) enough was seen."""
+        enough: BoolArray = self._n_seen >= REPEATS
+        return enough
+
+    def allowed(self) -> FloatArray:
+        """Return the volts (O,) by which two readings of one potential may differ."""
+        stated = 2.0 * self._stated / np.maximum(self._n_stated, 1)
+        seen = self._seen / np.maximum(self._n_seen, 1)
+        few = 1.0 + REPEATS / np.maximum(self._n_seen, 1)
+        allowed: FloatArray = DEVIATIONS * few * np.sqrt(np.maximum(stated, seen))
+        return allowed
 
 
 def _ohms(volts: FloatArray, amperes: FloatArray) -> FloatArray:

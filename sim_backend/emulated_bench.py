@@ -337,12 +337,12 @@ class EmulatedBench:
     def _nowhere(self) -> Port:
         return SwitchedPort(self.circuit.port(0))
 
-    def _meter_error(self, node: int, *, rounded: bool = True) -> MeterError:
+    def _meter_error(self, node: int, *, rounded: bool = True, noisy: bool = True) -> MeterError:
         meters = self._defects.meters
         return MeterError(
             gain=float(self._meters.gain[node]),
             offset=float(self._meters.offset[node]),
-            noise=meters.noise,
+            noise=meters.noise if noisy else 0.0,
             resolution=meters.resolution if rounded else 0.0,
         )
 
@@ -364,12 +364,12 @@ class EmulatedBench:
         self._source_ports.setdefault(name, []).append(port)
         return port
 
-    def _meter_port(self, name: str, channel: str, node: int, *, rounded: bool = True) -> Port:
+    def _meter_port(self, name: str, channel: str, node: int, *, rounded: bool = True, noisy: bool = True) -> Port:
         miswired = self._section.miswired
         if node in miswired.cut_meters:
             return self._nowhere()
         at = _swapped(node, miswired.meters)
-        error = self._meter_error(node, rounded=rounded)
+        error = self._meter_error(node, rounded=rounded, noisy=noisy)
         return BenchPort(self.circuit.port(at), self._generator(name, "meter", channel), meter=error)
 
     def _smu(self, name: str, instrument: SmuInstrument, index: int) -> EmulatedInstrument:
@@ -439,8 +439,12 @@ class EmulatedBench:
         wiring, read, driven = self._wiring, self._wiring.meters.get(name, {}), self._wiring.sources.get(name, {})
         edges = wiring.pots.get(name, ())
         adc_nodes = _by_number(read)
+        compiled = self._section.pot_board == "firmware"
+        # An emulated board's ADC rounds, and adds noise to each of the conversions that it averages.
         adc_ports = [
-            self._nowhere() if node is None else self._meter_port(name, str(number), node, rounded=False)
+            self._nowhere()
+            if node is None
+            else self._meter_port(name, str(number), node, rounded=False, noisy=compiled)
             for number, node in enumerate(adc_nodes)
         ]
         source_nodes = _by_number(driven)
@@ -448,7 +452,7 @@ class EmulatedBench:
             self._nowhere() if node is None else self._source_port(name, str(number), node)
             for number, node in enumerate(source_nodes)
         ]
-        if self._section.pot_board == "firmware":
+        if compiled:
             return self._firmware(name, instrument, adc_ports, source_ports)
         limit = float(self._preparation.experiment.limits.volts or 0.0)
         switches = dict(self._switched.get(name, {}))
@@ -467,7 +471,7 @@ class EmulatedBench:
             switches=switches,
             clock=self.clock,
             identity=f"hilcl,emulated pot board,{instrument.serial or 0},1.0",
-            seed=self._section.seed,
+            seed=self._generator(name, "adc"),
         )
 
     def _firmware(
@@ -532,14 +536,17 @@ class EmulatedBench:
         meters = self._section.meters
         if meters.bits is not None and meters.range is not None:
             # One bit more, for the sign: the steps are those of the file.
-            return AdcModel(count, bits=min(meters.bits + 1, 32), zero=1 << min(meters.bits, 31), span=2 * meters.range)
+            bits, span = min(meters.bits + 1, 32), 2 * meters.range
+            noise = meters.noise * 2.0**bits / span
+            return AdcModel(count, bits=bits, zero=1 << (bits - 1), span=span, noise=noise)
         bits = ADC_BITS
         limit = float(self._preparation.experiment.limits.volts or 1.0)
         span = 2.0 ** np.ceil(np.log2(4 * limit))
         if meters.volts_per_count:
             bits = int(np.clip(np.ceil(np.log2(span / meters.volts_per_count)), 2, 32))
             span = meters.volts_per_count * 2.0**bits
-        return AdcModel(count, bits=bits, zero=1 << (bits - 1), span=float(span))
+        noise = float(meters.noise * 2.0**bits / span)
+        return AdcModel(count, bits=bits, zero=1 << (bits - 1), span=float(span), noise=noise)
 
     def _set_codes(self, edges: tuple[int, ...], codes: IntArray) -> None:
         pairs: Any = self._section.miswired.pots

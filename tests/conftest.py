@@ -19,9 +19,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
-    """A command that ends in this process ignores signals from then on, and so would every process started later."""
+    """A command that ends in this process blocks and ignores signals, and so would every process started later."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

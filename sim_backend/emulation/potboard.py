@@ -155,7 +155,7 @@ class EmulatedPotBoard:
         identity: str = "hilcl,emulated pot board,0,1.0",
         frame_limit: int = FRAME_LIMIT,
         faults: PotFaults | None = None,
-        seed: int = 0,
+        seed: int | np.random.Generator = 0,
     ) -> None:
         self.identity = identity
         self.faults = PotFaults() if faults is None else faults

@@ -122,3 +122,27 @@ def test_meters_that_scatter_are_not_doubted_and_steady_ones_show_a_tenth_of_a_m
         steady.check(clamp, response(clamp))
     with pytest.raises(MeasurementError, match="check the clamp's relay"):
         steady.check(clamp, response(clamp, offset=1e-4))
+
+
+@given(
+    st.sampled_from([0.0, 1e-6, 6e-5, 1e-3, 2e-3]),
+    st.sampled_from([0.0, 6.25e-5, 1e-3]),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+)
+def test_noise_and_rounding_are_never_taken_for_a_clamp_that_lets_go(
+    noise: float, resolution: float, averages: int, seed: int
+) -> None:
+    """A single reading states no scatter, and a mean of few may state far too little."""
+    random = np.random.default_rng(seed)
+    near = free() + 1e-4
+    clamp: FloatArray = np.array([near, moved((0.05, 0.04))[0]])
+    true = response(clamp)
+    watch = ClampWatch(NETWORK, VOLTS)
+    for _ in range(100):
+        readings = true.potentials + noise * random.standard_normal((averages, *true.potentials.shape))
+        if resolution:
+            readings = np.rint(readings / resolution) * resolution
+        scatter = readings.var(axis=0, ddof=1) / averages if averages > 1 else 0.0
+        stated = np.sqrt(scatter + np.full(true.potentials.shape, resolution**2 / 12))
+        watch.check(clamp, Response(readings.mean(axis=0), true.currents, stated, true.currents_u, true.in_compliance))
