@@ -623,7 +623,7 @@ def _switched_off_and_on(instrument: EmulatedInstrument) -> None:
 
 def _is_reading(line: str) -> bool:
     upper = line.upper()
-    return any(word in upper for word in ("READ?", "MEASURE.IV", "FETC", "TRAC:DATA"))
+    return any(word in upper for word in ("READ?", "MEASURE.IV", "MEASURE.OVERLAPPEDIV", "FETC", "TRAC:DATA"))
 
 
 def _spoilt(reply: bytes, fault: Fault) -> bytes:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ from hilcl.sim_backend.fault_trials import Trial, opened, steps_on, trial, undis
 from hilcl.training import Checkpoint, Step
 from tests.bench_files import DIVIDER_BENCH, GRID_BENCH, prepared, replaced
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
 STOPS: tuple[FaultKind, ...] = ("slow", "brown_out", "wrong_serial", "error_overflow", "stuck_pot")
 """What is not put right by doing things again; a pot board tells that it has restarted."""
 
@@ -24,6 +27,11 @@ RELAYS = replaced(
 )
 
 
+BENCH16 = "\n".join(
+    line
+    for line in (EXAMPLES / "bench16.toml").read_text("utf-8").splitlines()
+    if not line.startswith("meters = { bits")
+)
 ONE_METER = replaced(DIVIDER_BENCH, ("meters = { pots = [0, 1, 2] }", "meters = { pots = [1] }"))
 HIGH_IMPEDANCE = replaced(DIVIDER_BENCH, ('driver = "keithley2450"', 'driver = "keithley2450"\nfree_mode = "himp"'))
 
@@ -85,6 +93,14 @@ def test_faults_of_a_pot_board(kind: FaultKind) -> None:
 @pytest.mark.parametrize("kind", ["glitch", "nan", "overflow", "reset", "error_overflow"])
 def test_faults_of_a_scanner(kind: FaultKind) -> None:
     check(tried(GRID_BENCH, kind, "scanner"))
+
+
+@pytest.mark.parametrize("kind", ["nan", "overflow", "compliance"])
+@pytest.mark.parametrize("instrument", ["left", "right"])
+def test_spoilt_readings_of_two_channels_at_once_are_taken_again(kind: FaultKind, instrument: str) -> None:
+    done = tried(BENCH16, kind, instrument)
+    check(done)
+    assert len(done.events) == 1
 
 
 @pytest.mark.parametrize("instrument", ["drive", "clamp"])
