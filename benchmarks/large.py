@@ -230,7 +230,7 @@ def beside_reference(largest: int) -> str:
         "|---|---|---|---|---|",
         f"| stated | | {STATED.potentials:.0e} | {STATED.edge_voltages:.0e} | {STATED.kirchhoff:.0e} |",
     ]
-    for side in SIDES[1:3]:
+    for side in SIDES[1:]:
         if side * side > largest:
             continue
         network = grid(side)
