@@ -171,7 +171,7 @@ class PotBoard:
         return np.array([group.highest + 1 for group in self._pots for _ in range(group.count)], dtype=np.int64)
 
     def write(self, codes: IntArray) -> None:
-        """Write one code per pot, (P,): all are checked, then written back to back, then read back where possible.
+        """Write one code per pot, (P,): all are checked before any is written, and read back where possible.
 
         Raises InputError for codes the pots do not have, and BoardError naming the first pot that took another code
         or does not answer; the board is then safe.
@@ -532,7 +532,9 @@ class PotBoard:
 
     def _scan_request(self, first: int, count: int, averages: int) -> wire.Scan:
         largest = averages * max((1 << self._adc(channel).bits) - 1 for channel in range(first, first + count))
-        width = next(width for width in wire.WIDTHS if largest < 1 << 8 * width)
+        sevens = averages == 1 and self.greeting.minor >= wire.SEVENS_MINOR
+        widths = (wire.SEVENS, *wire.WIDTHS) if sevens else wire.WIDTHS
+        width = next(width for width in widths if largest <= wire.largest_sum(width))
         return wire.Scan(first, count, averages, width, scatter=averages > 1)
 
     def _scan_seconds(self, scan: wire.Scan) -> float:

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from hilcl.drivers.potboard_framing import REPLY, Frame, crc16
 
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 
 NOTHING = 0xFFFF
 """Detail of a refusal that concerns no pot or channel, and the code of a chip that cannot be read."""
@@ -25,6 +25,12 @@ NO_SWITCH = 0xFF
 
 WIDTHS = (2, 4, 8)
 """Bytes a sum of ADC codes may have."""
+
+SEVENS = 7
+"""Width of sums of two bytes with seven bits each: none is zero, so a board can send one before it knows the next."""
+
+SEVENS_MINOR = 1
+"""Minor version since when boards know SEVENS."""
 
 
 class Opcode(IntEnum):
@@ -289,9 +295,21 @@ class Read:
         return cls(first, count, _flag(shadow))
 
 
+def largest_sum(width: int) -> int:
+    """Return the largest sum of codes a width of SCAN has room for."""
+    return (1 << (14 if width == SEVENS else 8 * width)) - 1
+
+
+def _goes_with(width: int, scatter: bool) -> bool:
+    return width in WIDTHS or (width == SEVENS and not scatter)
+
+
 @dataclass(frozen=True)
 class Scan:
-    """Reads ADC channels ``averages`` times each: sums of ``width`` bytes come back, and squares if ``scatter``."""
+    """Reads ADC channels ``averages`` times each: sums of ``width`` bytes come back, and squares if ``scatter``.
+
+    ``width`` is one of WIDTHS, or SEVENS without scatter.
+    """
 
     opcode: ClassVar[Opcode] = Opcode.SCAN
     first: int
@@ -308,13 +326,15 @@ class Scan:
     def decode(cls, payload: bytes) -> Self:
         """Return the message."""
         first, count, averages, width, scatter = _unpack("BBHBB", payload)
-        if width not in WIDTHS or averages == 0:
+        if averages == 0 or not _goes_with(width, _flag(scatter)):
             raise ProtocolError(Status.RANGE)
         return cls(first, count, averages, width, _flag(scatter))
 
     @property
     def reply_bytes(self) -> int:
         """Bytes of the reply's payload, status included."""
+        if self.width == SEVENS:
+            return 3 + 2 * self.count + 1
         return 3 + self.count * (self.width + (8 if self.scatter else 0))
 
 
@@ -754,6 +774,8 @@ class Scanned:
     def encode(self) -> bytes:
         """Return the payload after the status."""
         head = struct.pack(">BB", self.width, self.squares is not None)
+        if self.width == SEVENS:
+            return head + b"".join(bytes([0x80 | total >> 7, 0x80 | total & 0x7F]) for total in self.sums) + b"\0"
         squares = (None,) * len(self.sums) if self.squares is None else self.squares
         rows = (
             total.to_bytes(self.width, "big") + (b"" if square is None else struct.pack(">Q", square))
@@ -765,8 +787,13 @@ class Scanned:
     def decode(cls, payload: bytes) -> Self:
         """Return the message."""
         (width, scatter), rest = _head("BB", payload)
-        if width not in WIDTHS:
+        if not _goes_with(width, _flag(scatter)):
             raise ProtocolError(Status.RANGE)
+        if width == SEVENS:
+            if len(rest) % 2 == 0 or rest[-1] or min(rest[:-1], default=0x80) < 0x80:
+                raise ProtocolError(Status.LENGTH)
+            pairs = zip(rest[:-1:2], rest[1:-1:2], strict=True)
+            return cls(tuple((high & 0x7F) << 7 | low & 0x7F for high, low in pairs), None, width)
         size = width + (8 if _flag(scatter) else 0)
         if len(rest) % size:
             raise ProtocolError(Status.LENGTH)

@@ -136,6 +136,7 @@ def render(wiring: Wiring) -> str:
         f"#define POT_GROUPS {len(groups)}",
         f"#define ADCS {adcs}",
         f"#define ADC_GROUPS {int(adcs > 0)}",
+        f"#define ADC_MOST_BITS {ADC_BITS if adcs else 0}",
         f"#define SOURCES {len(wiring.sources)}",
         f"#define SWITCHES {len(wiring.switches)}",
         f"#define USES_SPI {int(spi)}",

@@ -492,7 +492,7 @@ class EmulatedPotBoard:
         if scan.count == 0 or scan.first + scan.count > len(self._adcs):
             raise ProtocolError(Status.RANGE, len(self._adcs))
         for channel in range(scan.first, scan.first + scan.count):
-            if scan.averages * ((1 << self._adcs[channel].bits) - 1) >= 1 << 8 * scan.width:
+            if scan.averages * ((1 << self._adcs[channel].bits) - 1) > wire.largest_sum(scan.width):
                 raise ProtocolError(Status.RANGE, channel)
         if before + scan.reply_bytes + OVERHEAD > self._limit:
             raise ProtocolError(Status.LENGTH)

@@ -453,3 +453,40 @@ def test_what_goes_over_the_wire_is_what_is_needed(bench: Bench, monkeypatch: py
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         PotBoardOptions(**wrong)  # type: ignore[arg-type]
+
+
+class Asked(EmulatedPotBoard):
+    """A board that remembers which widths of sums it was asked for."""
+
+    def _check_scan(self, scan: wire.Scan, before: int) -> None:
+        self.widths = {*getattr(self, "widths", ()), scan.width}
+        super()._check_scan(scan, before)
+
+
+class VersionOneZero(Asked):
+    """A board from before sums of width 7."""
+
+    def _hello(self, request: wire.Hello) -> wire.Reply:
+        greeting = super()._hello(request)
+        assert isinstance(greeting, wire.Greeting)
+        return replace(greeting, minor=0)
+
+    def _check_scan(self, scan: wire.Scan, before: int) -> None:
+        if scan.width == wire.SEVENS:
+            raise wire.ProtocolError(wire.Status.LENGTH)
+        super()._check_scan(scan, before)
+
+
+@pytest.mark.parametrize(("kind", "width"), [(VersionOneZero, 2), (Asked, wire.SEVENS)])
+def test_older_boards_are_asked_for_what_they_know(kind: type[Asked], width: int) -> None:
+    volts = np.array([0.5, 2.0])
+    emulated = kind(
+        [PotModel("AD5144", 2, 255, 128, 20)],
+        lambda codes: None,
+        adcs=[AdcModel(2, bits=10, span=5.0)],
+        read_nodes=lambda: volts,
+    )
+    with PotBoardServer(emulated) as server, PotBoard("pots", server.port, PATIENT).open() as board:
+        assert np.abs(board.step(np.array([3, 4])).volts - volts).max() < 5 / 1024
+        assert emulated.widths == {width}
+        assert board.scan([0, 1], 4).volts_u.shape == (2,)

@@ -28,7 +28,10 @@ i64 = st.integers(-(1 << 63), (1 << 63) - 1)
 codes = st.lists(st.integers(0, 0xFFFE), min_size=1, max_size=40).map(tuple)
 lines = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
 levels = st.lists(st.builds(wire.Level, u8, i64), max_size=8).map(tuple)
-scans = st.builds(wire.Scan, u8, u8, st.integers(1, 0xFFFF), st.sampled_from(wire.WIDTHS), st.booleans())
+scans = st.one_of(
+    st.builds(wire.Scan, u8, u8, st.integers(1, 0xFFFF), st.sampled_from(wire.WIDTHS), st.booleans()),
+    st.builds(wire.Scan, u8, u8, st.integers(1, 0xFFFF), st.just(wire.SEVENS), st.just(False)),
+)
 writes = st.builds(wire.Write, u16, codes, st.booleans(), u32)
 requests = st.one_of(
     st.builds(wire.Hello, u8, u8),
@@ -52,8 +55,10 @@ written = st.builds(wire.Written, u16, st.sampled_from(wire.Verdict), u16)
 
 @st.composite
 def scanned(draw: st.DrawFn) -> wire.Scanned:
-    width = draw(st.sampled_from(wire.WIDTHS))
-    sums = draw(st.lists(st.integers(0, (1 << 8 * width) - 1), max_size=9))
+    width = draw(st.sampled_from((*wire.WIDTHS, wire.SEVENS)))
+    sums = draw(st.lists(st.integers(0, wire.largest_sum(width)), max_size=9))
+    if width == wire.SEVENS:
+        return wire.Scanned(tuple(sums), None, width)
     squares = st.lists(st.integers(0, (1 << 64) - 1), min_size=len(sums), max_size=len(sums)).map(tuple)
     return wire.Scanned(tuple(sums), draw(st.none() | squares), width)
 

@@ -48,6 +48,53 @@ static inline void take_byte(uint8_t flags)
 
 ISR(USART_RX_vect) { take_byte(UCSR0A); }
 
+/* Within a frame bytes are taken straight from the receiver, which costs less than the interrupt does: at a megabaud that
+ * leaves time to work on what has come. The receiver holds two bytes meanwhile. */
+
+#define PATIENCE 50 /* polls: at 16 MHz more than 0.1 ms, longer than a byte takes at 115 200 baud */
+
+static uint8_t patience;
+
+static void receive_by_interrupt(bool on)
+{
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
+    {
+        if (on)
+            UCSR0B |= 1 << RXCIE0;
+        else
+            UCSR0B &= (uint8_t)~(1 << RXCIE0);
+    }
+}
+
+void serial_poll(bool on)
+{
+    receive_by_interrupt(!on);
+    patience = PATIENCE;
+}
+
+int16_t serial_next(void)
+{
+    const uint8_t flags = UCSR0A, at = tail;
+    uint8_t byte;
+    if (at != head) {
+        if (flags & (1 << RXC0))
+            take_byte(flags);
+        if (lost)
+            return SERIAL_STOP;
+        byte = ring[at];
+        tail = (uint8_t)(at + 1);
+    } else if (!(flags & (1 << RXC0))) {
+        return --patience ? SERIAL_NOTHING : SERIAL_STOP;
+    } else if (flags & (1 << DOR0)) {
+        take_byte(flags);
+        return SERIAL_STOP;
+    } else {
+        byte = UDR0;
+    }
+    patience = PATIENCE;
+    return byte;
+}
+
 static uint16_t divisor(uint32_t rate) { return (uint16_t)((F_CPU / 8 + rate / 2) / rate - 1); }
 
 static void serial_start(uint32_t rate)
@@ -83,17 +130,43 @@ ISR(USART_UDRE_vect)
         UCSR0B &= (uint8_t)~(1 << UDRIE0);
 }
 
+/* While readings are taken, waiting for them sends instead of the interrupt: that costs a third. */
+static bool send_by_waiting;
+
+static inline void send_if_ready(void)
+{
+    const uint8_t at = stream_at;
+    if (UCSR0A & (1 << UDRE0) && at != stream_end) {
+        put_byte(stream[at]);
+        stream_at = (uint8_t)(at + 1);
+    }
+}
+
+/* Hand what is left to the interrupt, or take it from there. */
+static void send_waiting(bool on)
+{
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
+    {
+        send_by_waiting = on;
+        if (!on && stream_at != stream_end)
+            UCSR0B |= 1 << UDRIE0;
+        else
+            UCSR0B &= (uint8_t)~(1 << UDRIE0);
+    }
+}
+
 void serial_stream(const uint8_t *bytes, uint8_t end)
 {
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
     {
         stream = bytes;
         stream_end = end;
-        if (stream_at != end) {
-            sending = true;
-            UCSR0B |= 1 << UDRIE0;
-        }
     }
+    sending = true;
+    if (send_by_waiting)
+        send_if_ready();
+    else
+        send_waiting(false);
 }
 
 void serial_flush(void)
@@ -223,12 +296,8 @@ static inline void convert(void) { ADCSRA = 1 << ADEN | 1 << ADSC | ADC_PRESCALE
 static inline void wait_converted(void)
 {
     while (ADCSRA & (1 << ADSC))
-        ;
+        send_if_ready();
 }
-
-/* A conversion keeps its channel from one clock of the ADC after its start, so that the next channel can be selected
- * while it runs. Here that clock is over if it is as short as a microsecond. */
-#define SELECT_EARLY (ADC_PRESCALER <= 4)
 
 void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
 {
@@ -238,16 +307,20 @@ void adc_begin(uint8_t first, uint8_t count, uint16_t averages)
     averages_left = 0;
     if (select_next())
         convert();
+    send_waiting(true);
 }
 
 uint16_t adc_next(void)
 {
-    if (!SELECT_EARLY)
-        wait_converted();
+    /* A conversion keeps its channel from one clock of the ADC after its start: then the next one can be selected, and
+     * can start as soon as this one is over. */
+    __builtin_avr_delay_cycles(1U << ADC_PRESCALER);
     const bool more = select_next();
     wait_converted();
     if (more)
         convert();
+    else
+        send_waiting(false);
     return ADC; /* stays until the next conversion is over */
 }
 
@@ -314,43 +387,6 @@ static void outputs_start(void)
 #endif
 }
 
-#define PATIENCE 200 /* turns of the loop below: at 16 MHz 0.1 ms, longer than a byte takes at 115 200 baud */
-
-static inline void receive_by_interrupt(bool on)
-{
-    ATOMIC_BLOCK(ATOMIC_RESTORESTATE)
-    {
-        if (on)
-            UCSR0B |= 1 << RXCIE0;
-        else
-            UCSR0B &= (uint8_t)~(1 << RXCIE0);
-    }
-}
-
-/* Bytes of a frame are taken straight from the receiver, which costs less than the interrupt does: at a megabaud that
- * leaves time to work on what has come. The receiver holds two bytes meanwhile. */
-static void receive_frame(uint32_t now)
-{
-    receive_by_interrupt(false);
-    uint8_t patience = PATIENCE;
-    while (!lost && (uint8_t)ticks == (uint8_t)now) {
-        for (uint8_t flags; (flags = UCSR0A) & (1 << RXC0);)
-            take_byte(flags);
-        if (tail == head) {
-            if (--patience == 0)
-                break;
-            continue;
-        }
-        patience = PATIENCE;
-        uint8_t byte = ring[tail++];
-        if (byte == 0) /* what is done now may take long */
-            receive_by_interrupt(true);
-        if (!potboard_frame_byte(byte))
-            break;
-    }
-    receive_by_interrupt(true);
-}
-
 /* How often the board has started, counted in EEPROM from 1. */
 static uint16_t count_boots(void)
 {
@@ -392,8 +428,7 @@ int main(void)
             uint8_t count = (uint8_t)(until > tail ? until - tail : -tail);
             potboard_bytes((const uint8_t *)ring + tail, count, now);
             tail = (uint8_t)(tail + count);
-            if (potboard_receiving())
-                receive_frame(now);
+            potboard_receive();
             now = milliseconds();
         }
         if (now != served || next_baud) {

@@ -1,4 +1,4 @@
-/* The pot board, version 1.0 of its protocol (docs/potboard-protocol.md): what the files share.
+/* The pot board, version 1.1 of its protocol (docs/potboard-protocol.md): what the files share.
  *
  * protocol.c and text.c know the protocol and no hardware; they call the functions under "The board", which pots.c
  * and avr.c provide on a microcontroller. */
@@ -10,7 +10,7 @@
 #ifndef PROTOCOL_MAJOR
 #define PROTOCOL_MAJOR 1
 #endif
-#define PROTOCOL_MINOR 0
+#define PROTOCOL_MINOR 1
 
 #define FRAME_LIMIT 250
 #define RECEIVE_WINDOW 255 /* bytes that may wait; a ring of 256 */
@@ -63,8 +63,7 @@ struct source {
 
 void potboard_start(uint16_t boots);
 void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now);
-bool potboard_receiving(void); /* in the middle of a frame: the next byte takes little time, unless it is 0 */
-bool potboard_frame_byte(uint8_t byte); /* then, within a millisecond of the one before; whether it still is so */
+void potboard_receive(void); /* the rest of a frame that has begun, as its bytes come */
 void potboard_lost(void); /* bytes were lost before the next one */
 void potboard_tick(uint32_t now);
 
@@ -73,6 +72,8 @@ void potboard_tick(uint32_t now);
 /* Runs of pots of one group. They return for how many the chips answered: fewer than count if the next one did not.
  * held: where counters stand, or UNKNOWN; it becomes what has been written. */
 uint8_t pots_write(uint16_t first, uint8_t count, const uint16_t *codes, uint16_t *held);
+/* Each pot is read back at once: for how many that was right. 0 where it is not the quick way. */
+uint8_t pots_write_checked(uint16_t first, uint8_t count, const uint16_t *codes);
 uint8_t pots_read(uint16_t first, uint8_t count, uint16_t *codes);
 void pots_unlock(void);
 /* Readings of channels one after the other, each so many times: as many as are begun are fetched. */
@@ -83,6 +84,10 @@ void switch_set(uint8_t number, bool closed);
 void settle_start(void); /* now something has changed */
 void settle_wait(uint32_t microseconds); /* until so long after it */
 uint32_t milliseconds(void);
+/* Instead of potboard_bytes within a frame: a byte, or nothing so far, or a stop when it is the main loop's turn. */
+enum { SERIAL_NOTHING = -1, SERIAL_STOP = -2 };
+void serial_poll(bool on);
+int16_t serial_next(void);
 void serial_send(uint8_t byte); /* waits until it can */
 void serial_stream(const uint8_t *bytes, uint8_t end); /* bytes up to end may go; end grows, until they are flushed */
 void serial_flush(void); /* waits until what was streamed has gone */

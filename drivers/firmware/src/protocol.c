@@ -4,7 +4,6 @@
 #include "wiring.h"
 
 #define OVERHEAD 4 /* T, SEQ and two bytes of CRC */
-#define LONGEST_ENCODED (FRAME_LIMIT + 1)
 #define GAP 50 /* milliseconds of silence after which the beginning of a frame is forgotten */
 #define REPLY 0x80
 
@@ -50,10 +49,8 @@ static bool closed[SWITCHES];
 static struct {
     uint8_t bytes[FRAME_LIMIT];
     uint8_t length;
-    uint8_t encoded;
     uint8_t run; /* bytes left in the COBS block */
-    bool zero; /* the block stands for a zero byte, if another one follows */
-    bool dropping;
+    bool begun, dropping;
     uint16_t crc;
     uint16_t last; /* milliseconds; their lower half is enough */
 } in;
@@ -90,6 +87,13 @@ static NOINLINE void end_block(void)
     out.block = length;
     if (out.streamed)
         serial_stream(out.bytes, length);
+}
+
+/* Let the reply go while it grows. */
+static void stream_reply(void)
+{
+    out.streamed = true;
+    serial_stream(out.bytes, out.block);
 }
 
 static inline void encode(uint8_t value)
@@ -181,6 +185,25 @@ static inline uint16_t crc_code(uint16_t crc, uint16_t pot, uint16_t code)
     return crc_update(crc, (uint8_t)code);
 }
 
+/* The echo of the codes of a request that is still coming in, as far as they are here: it takes longer than all else that
+ * is done with them, and nothing is done with it before the whole frame has been checked. */
+static struct {
+    const uint8_t *at; /* the next code; NULL: not begun */
+    uint16_t pot, sum;
+    bool wide;
+} echo;
+
+static inline void echo_code(void)
+{
+    const uint8_t *at = echo.at;
+    const uint8_t high = echo.wide ? *at++ : 0;
+    const uint8_t low = *at++;
+    const uint16_t pot = echo.pot;
+    echo.at = at;
+    echo.sum = crc_code(echo.sum, pot, (uint16_t)(high << 8 | low));
+    echo.pot = (uint16_t)(pot + 1);
+}
+
 /* Take codes out of a request into `to`, one place a pot, after all of them have been checked. */
 static uint8_t take_codes(const struct codes *set, uint16_t *to)
 {
@@ -228,7 +251,7 @@ static uint16_t crc_codes(uint16_t crc, const uint16_t *codes, uint16_t first, u
     return crc;
 }
 
-/* Codes of pots from first on that are written back to back. Where it has gaps, UNKNOWN ones are left out. */
+/* Codes of pots from first on that are written one after the other. Where it has gaps, UNKNOWN ones are left out. */
 struct run {
     const uint16_t *codes;
     uint16_t first, length;
@@ -237,50 +260,39 @@ struct run {
 
 #define CHUNK 16 /* pots that are read back at once */
 
-/* Cut what pots of one group can do at once off a run; the count is 0 when nothing is left. */
-struct piece {
-    const uint16_t *codes;
-    uint16_t first;
-    uint8_t count;
-};
-
-static inline struct piece cut_piece(struct run *left, uint8_t most)
+/* Move on to the next pots of one group that can be done at once, and return how many: 0 when nothing is left. */
+static inline uint8_t next_piece(struct run *left, uint8_t most)
 {
-    struct piece piece = {left->codes, left->first, 0};
-    uint16_t length = left->length;
     if (left->gaps)
-        for (; length && *piece.codes == UNKNOWN; length--) {
-            piece.codes++;
-            piece.first++;
+        for (; left->length && *left->codes == UNKNOWN; left->length--) {
+            left->codes++;
+            left->first++;
         }
-    if (length == 0)
-        return piece;
-    group_of(piece.first);
-    uint16_t room = (uint16_t)(group.first + group.count - piece.first);
-    if (room > length)
-        room = length;
+    if (left->length == 0)
+        return 0;
+    group_of(left->first);
+    uint16_t room = (uint16_t)(group.first + group.count - left->first);
+    if (room > left->length)
+        room = left->length;
     const uint8_t at_most = room > most ? most : (uint8_t)room;
-    piece.count = at_most;
+    uint8_t count = at_most;
     if (left->gaps)
-        for (piece.count = 1; piece.count < at_most && piece.codes[piece.count] != UNKNOWN;)
-            piece.count++;
-    left->length = (uint16_t)(length - piece.count);
-    left->codes = piece.codes + piece.count;
-    left->first = (uint16_t)(piece.first + piece.count);
-    return piece;
+        for (count = 1; count < at_most && left->codes[count] != UNKNOWN;)
+            count++;
+    return count;
 }
 
-static uint8_t write_codes(struct run left)
+static inline void go_on(struct run *left, uint8_t count)
 {
-    for (struct piece piece; (piece = cut_piece(&left, UINT8_MAX)).count != 0;) {
-        const uint8_t done = pots_write(piece.first, piece.count, piece.codes, shadow + piece.first);
-        if (done < piece.count) {
-            make_safe(REASON_FAULT);
-            return refuse(BUS, (uint16_t)(piece.first + done));
-        }
-    }
-    settle_start();
-    return OK;
+    left->codes += count;
+    left->first = (uint16_t)(left->first + count);
+    left->length = (uint16_t)(left->length - count);
+}
+
+static NOINLINE uint8_t pot_failed(uint8_t status, uint16_t pot)
+{
+    make_safe(REASON_FAULT);
+    return refuse(status, pot);
 }
 
 /* What the last write did. The echo of what has been verified is the CRC of what was written, and waits. */
@@ -289,36 +301,69 @@ static struct {
     uint8_t verdict;
 } written;
 
-/* Read back what can be read, after write_codes. */
-static uint8_t check_codes(struct run left, bool verify)
+/* Read back what can be read. */
+static NOINLINE uint8_t check_codes(struct run left, bool verify)
 {
     uint16_t held[CHUNK];
     written.count = 0;
-    written.echo = CRC_START;
-    written.verdict = verify ? VERIFIED : UNCHECKED;
-    for (struct piece piece; (piece = cut_piece(&left, CHUNK)).count != 0;) {
-        const uint16_t *found = piece.codes;
+    for (uint8_t count; (count = next_piece(&left, CHUNK)) != 0; go_on(&left, count)) {
+        const uint16_t *found = left.codes;
         if (group.flags & READABLE) {
-            const uint8_t done = pots_read(piece.first, piece.count, held);
-            if (verify && memcmp(held, found, done * sizeof *held)) {
-                while (held[found - piece.codes] == *found)
-                    found++;
-                make_safe(REASON_FAULT);
-                return refuse(VERIFY, (uint16_t)(piece.first + (found - piece.codes)));
+            const uint8_t done = pots_read(left.first, count, held);
+            if (verify) {
+                const uint16_t *code = left.codes;
+                for (uint8_t index = 0; index < done; index++)
+                    if (held[index] != *code++)
+                        return pot_failed(VERIFY, (uint16_t)(left.first + index));
             }
-            if (done < piece.count) {
-                make_safe(REASON_FAULT);
-                return refuse(BUS, (uint16_t)(piece.first + done));
-            }
+            if (done < count)
+                return pot_failed(BUS, (uint16_t)(left.first + done));
             found = held;
         } else if (verify) {
             written.verdict = UNVERIFIABLE;
         }
-        written.count = (uint16_t)(written.count + piece.count);
+        written.count = (uint16_t)(written.count + count);
         if (!verify)
-            written.echo = crc_codes(written.echo, found, piece.first, piece.count);
+            written.echo = crc_codes(written.echo, found, left.first, count);
     }
     return OK;
+}
+
+/* What a request has written, to be noted while its reply travels. */
+static struct run unnoted;
+
+/* Keep in mind what has been written, where pots_write has not done so. */
+static void note_codes(const struct run *run)
+{
+    uint16_t *to = shadow + run->first;
+    const uint16_t *codes = run->codes;
+    for (uint16_t left = run->length; left; left--, codes++, to++)
+        if (*codes != UNKNOWN)
+            *to = *codes;
+}
+
+/* Write codes and, unless all of them could be verified on the way, read back what can be read. They are to be noted
+ * afterwards. */
+static uint8_t write_codes(const struct run *run, bool verify)
+{
+    struct run left = *run;
+    bool held = verify; /* so far */
+    written.count = 0;
+    written.echo = CRC_START;
+    written.verdict = verify ? VERIFIED : UNCHECKED;
+    for (uint8_t count; (count = next_piece(&left, UINT8_MAX)) != 0; go_on(&left, count)) {
+        uint16_t *at = shadow + left.first;
+        uint8_t done = held && group.flags & READABLE ? pots_write_checked(left.first, count, left.codes) : 0;
+        if (done < count) {
+            held = false;
+            done += pots_write((uint16_t)(left.first + done), (uint8_t)(count - done), left.codes + done, at + done);
+        }
+        if (done < count)
+            return pot_failed(BUS, (uint16_t)(left.first + done));
+        written.count = (uint16_t)(written.count + count);
+    }
+    settle_start();
+    return held ? OK : check_codes(*run, verify);
 }
 
 uint8_t write_pot(uint16_t pot, uint16_t code)
@@ -327,16 +372,26 @@ uint8_t write_pot(uint16_t pot, uint16_t code)
     if (code > group.highest)
         return refuse(RANGE, pot);
     const struct run run = {&code, pot, 1, false};
-    uint8_t status = write_codes(run);
-    return status == OK ? check_codes(run, true) : status;
+    const uint8_t status = write_codes(&run, true);
+    if (status == OK)
+        note_codes(&run);
+    return status;
 }
 
-static void put_written(const struct run *run, bool verify)
+static void put_written(const struct run *run)
 {
     put16(written.count);
     put8(written.verdict);
-    if (verify)
-        written.echo = crc_codes(CRC_START, run->codes, run->first, run->length);
+    if (written.verdict != UNCHECKED) {
+        const uint16_t done = echo.at == NULL ? 0 : (uint16_t)(echo.pot - run->first);
+        written.echo = done ? echo.sum : CRC_START;
+        for (uint16_t at = done; at < run->length; at += 2) { /* two at a time, so that the line does not fall idle */
+            const uint16_t few = at + 1 < run->length ? 2 : 1;
+            written.echo = crc_codes(written.echo, run->codes + at, (uint16_t)(run->first + at), few);
+            if (out.streamed)
+                serial_stream(out.bytes, out.block);
+        }
+    }
     put16(written.echo);
 }
 
@@ -374,6 +429,13 @@ struct scan {
     bool scatter;
 };
 
+#if ADC_MOST_BITS > 14
+#error "a single reading fits each width of SCAN"
+#endif
+
+/* A width of SCAN: two bytes of seven bits each, none of which is zero. */
+#define SEVENS 7
+
 /* The request that is carried out, decoded. */
 static struct {
     struct codes codes;
@@ -390,13 +452,12 @@ static uint8_t commit(uint16_t crc, bool verify)
     const struct run run = {staged, 0, POTS, true};
     if (crc_codes(CRC_START, staged, 0, POTS) != crc)
         return refuse(STAGE_CRC, UNKNOWN);
-    uint8_t status = write_codes(run);
-    if (status == OK)
-        status = check_codes(run, verify);
+    const uint8_t status = write_codes(&run, verify);
     if (status != OK)
         return status;
     settle_wait(request.settling);
-    put_written(&run, verify);
+    put_written(&run);
+    note_codes(&run);
     forget_stage();
     return OK;
 }
@@ -587,27 +648,38 @@ void adc_group_of(uint8_t channel, struct adc_group *found)
 #endif
 }
 
+#if ADCS
+/* Whether sums of several readings fit two bytes, or twice seven bits; single ones do. */
+static NOINLINE uint8_t check_sums(const struct scan *scan)
+{
+    const uint32_t room = UINT32_C(1) << (scan->width == SEVENS ? 14 : 16);
+    const struct adc_group *adc = adc_groups;
+    for (uint8_t channel = scan->first; channel < scan->first + scan->count; adc++) {
+        const uint8_t after = (uint8_t)(pgm_read_byte(&adc->first) + pgm_read_byte(&adc->count));
+        if (channel >= after)
+            continue;
+        if (scan->averages * ((UINT32_C(1) << pgm_read_byte(&adc->bits)) - 1) >= room)
+            return refuse(RANGE, channel);
+        channel = after;
+    }
+    return OK;
+}
+#endif
+
 static uint8_t check_scan(const struct scan *scan, uint8_t before)
 {
     if (scan->count == 0 || scan->first > ADCS || scan->count > ADCS - scan->first)
         return refuse(RANGE, ADCS);
 #if ADCS
-    /* One reading always fits two bytes, if its group has no more bits. */
-    if (scan->width == 2) {
-        const struct adc_group *adc = adc_groups;
-        for (uint8_t channel = scan->first; channel < scan->first + scan->count; adc++) {
-            const uint8_t after = (uint8_t)(pgm_read_byte(&adc->first) + pgm_read_byte(&adc->count));
-            if (channel >= after)
-                continue;
-            const uint8_t bits = pgm_read_byte(&adc->bits);
-            if (bits > 16 || (scan->averages > 1 && scan->averages * ((UINT32_C(1) << bits) - 1) > UINT16_MAX))
-                return refuse(RANGE, channel);
-            channel = after;
-        }
+    if (scan->averages > 1 && scan->width != 4 && scan->width != 8) {
+        const uint8_t status = check_sums(scan);
+        if (status != OK)
+            return status;
     }
 #endif
-    uint16_t bytes = (uint16_t)(before + 3 + scan->count * (scan->width + (scan->scatter ? 8 : 0)));
-    if (bytes > FRAME_LIMIT - OVERHEAD)
+    const bool sevens = scan->width == SEVENS;
+    const uint8_t each = (uint8_t)(sevens ? 2 : scan->width + (scan->scatter ? 8 : 0));
+    if (before + 3 + sevens + scan->count * each > FRAME_LIMIT - OVERHEAD)
         return refuse(LENGTH, UNKNOWN);
     return OK;
 }
@@ -634,29 +706,24 @@ static void put_sums(const struct scan *scan)
     }
 }
 
-/* Single readings of two bytes, which check_scan has found room for: put16 without what it need not do each time. */
-static void put_readings(uint8_t left)
+/* Sums without a zero byte: the length of their block is known before them, so each of them may go at once. */
+static void put_sevens(const struct scan *scan)
 {
-    uint8_t *at = out.bytes + out.length;
-    uint16_t sum = out.sum;
+    uint8_t left = scan->count;
+    out.bytes[out.block] = (uint8_t)(2 * left + 1);
     for (; left; left--) {
-        const uint16_t code = adc_next();
-        const uint8_t high = (uint8_t)(code >> 8), low = (uint8_t)code;
-        at[0] = high;
-        at[1] = low;
-        sum = crc_update(crc_update(sum, high), low);
-        if (high == 0) {
-            out.length = (uint8_t)(at - out.bytes);
-            end_block();
-        }
-        if (low == 0) {
-            out.length = (uint8_t)(at + 1 - out.bytes);
-            end_block();
-        }
-        at += 2;
+        uint16_t total = adc_next();
+        for (uint16_t more = scan->averages; --more;)
+            total = (uint16_t)(total + adc_next());
+        const uint8_t length = out.length;
+        const uint8_t high = (uint8_t)(0x80 | total >> 7), low = (uint8_t)(0x80 | total);
+        out.bytes[length] = high;
+        out.bytes[length + 1] = low;
+        out.length = (uint8_t)(length + 2);
+        serial_stream(out.bytes, (uint8_t)(length + 2));
+        out.sum = crc_update(crc_update(out.sum, high), low);
     }
-    out.length = (uint8_t)(at - out.bytes);
-    out.sum = sum;
+    put8(0);
 }
 
 /* Take the readings that have been begun. */
@@ -664,8 +731,8 @@ static void scan_channels(const struct scan *scan)
 {
     put8(scan->width);
     put8(scan->scatter);
-    if (scan->averages == 1 && scan->width == 2 && !scan->scatter)
-        put_readings(scan->count);
+    if (scan->width == SEVENS)
+        put_sevens(scan);
     else
         for (uint8_t left = scan->count; left; left--)
             put_sums(scan);
@@ -707,7 +774,8 @@ static uint8_t decode_scan(const uint8_t *at, uint8_t length)
     request.scan.averages = get16(at + 2);
     request.scan.width = at[4];
     request.scan.scatter = at[5];
-    if ((at[4] != 2 && at[4] != 4 && at[4] != 8) || request.scan.averages == 0 || at[5] > 1)
+    if ((at[4] != 2 && at[4] != 4 && at[4] != 8 && at[4] != SEVENS) || request.scan.averages == 0 || at[5] > 1 ||
+        (at[4] == SEVENS && at[5]))
         return RANGE;
     return OK;
 }
@@ -874,10 +942,7 @@ static uint8_t write_or_step(bool step)
     if (status != OK)
         return status;
     const struct run run = {wanted + set->first, set->first, set->count, false};
-    status = write_codes(run);
-    if (status != OK)
-        return status;
-    status = check_codes(run, request.verify);
+    status = write_codes(&run, request.verify);
     if (status != OK)
         return status;
     if (step)
@@ -885,11 +950,12 @@ static uint8_t write_or_step(bool step)
     settle_wait(request.settling);
     if (step) {
         begin_scan(&request.scan);
-        out.streamed = true; /* all that could be refused has been checked, so the reply may go while it grows */
+        stream_reply(); /* all that could be refused has been checked */
     }
-    put_written(&run, request.verify);
+    put_written(&run);
     if (step)
         scan_channels(&request.scan);
+    unnoted = run;
     return OK;
 }
 
@@ -949,7 +1015,7 @@ static uint8_t execute(uint8_t opcode, uint8_t seq, const uint8_t *at, uint8_t l
         status = check_scan(&request.scan, 0);
         if (status == OK) {
             begin_scan(&request.scan);
-            out.streamed = true;
+            stream_reply();
             scan_channels(&request.scan);
         }
         return status;
@@ -1020,8 +1086,7 @@ static void begin_reply(uint8_t opcode, uint8_t seq, uint8_t status)
     out.status = status;
     out.too_long = out.streamed = false;
     out.sum = CRC_START;
-    put8(opcode | REPLY);
-    put8(seq);
+    put16((uint16_t)((opcode | REPLY) << 8 | seq));
     put8(status);
 }
 
@@ -1069,6 +1134,8 @@ static void answer(uint16_t crc)
         out.seq = seq;
         out.crc = crc;
         serial_stream(out.bytes, out.length);
+        note_codes(&unnoted);
+        unnoted.length = 0;
     }
     if (opcode == EXIT && seq && out.status == OK) {
         state.binary = false;
@@ -1078,9 +1145,10 @@ static void answer(uint16_t crc)
 
 static void forget_frame(void)
 {
-    in.length = in.encoded = in.run = 0;
-    in.zero = in.dropping = false;
+    in.length = in.run = 0;
+    in.begun = in.dropping = false;
     in.crc = CRC_START;
+    echo.at = NULL;
 }
 
 static NOINLINE void report_overflow(void)
@@ -1095,7 +1163,7 @@ static NOINLINE void report_overflow(void)
 
 static NOINLINE void end_of_frame(void)
 {
-    if (!in.dropping && in.encoded) {
+    if (in.begun) {
         /* The CRC over data and CRC is 0, because it is sent most significant byte first. */
         if (in.run == 0 && in.length >= OVERHEAD && in.crc == 0) {
             answer(get16(in.bytes + in.length - 2));
@@ -1108,36 +1176,51 @@ static NOINLINE void end_of_frame(void)
     forget_frame();
 }
 
-bool potboard_frame_byte(uint8_t byte)
+static void frame_byte(uint8_t byte)
 {
     if (byte == 0) {
         end_of_frame();
-        return false;
-    }
-    if (in.dropping)
-        return false;
-    const uint8_t encoded = in.encoded;
-    if (encoded == LONGEST_ENCODED) {
+    } else if (in.dropping) {
+        return;
+    } else if (in.length == FRAME_LIMIT) {
         report_overflow();
-        return false;
-    }
-    in.encoded = (uint8_t)(encoded + 1);
-    const uint8_t run = in.run;
-    if (run) {
-        in.run = (uint8_t)(run - 1);
-    } else {
-        const bool zero = in.zero; /* the last block stands for a zero byte, now that another one follows */
+    } else if (!in.begun) {
+        in.begun = true;
         in.run = (uint8_t)(byte - 1);
-        in.zero = byte != 0xFF;
-        if (!zero)
-            return true;
-        byte = 0;
+    } else {
+        if (in.run) {
+            in.run--;
+        } else {
+            in.run = (uint8_t)(byte - 1);
+            byte = 0; /* that the last block stands for, now that another one follows */
+        }
+        in.bytes[in.length++] = byte;
+        in.crc = crc_update(in.crc, byte);
     }
-    const uint8_t length = in.length;
-    in.bytes[length] = byte;
-    in.length = (uint8_t)(length + 1);
-    in.crc = crc_update(in.crc, byte);
-    return encoded < LONGEST_ENCODED - 1;
+}
+
+/* Work on what has come of a frame: what is left to do when it is complete is less then. The last two bytes so far may
+ * be its CRC. */
+static void work_ahead(void)
+{
+    const uint8_t opcode = in.bytes[0], length = in.length;
+    if (echo.at != NULL) {
+        if (echo.at + echo.wide < in.bytes + length - 2)
+            echo_code();
+        return;
+    }
+    uint8_t head = 2;
+    if (opcode == STEP && length > 4 && in.bytes[4] <= FRAME_LIMIT / 9 - 2)
+        head = (uint8_t)(2 + 9 + 9 * in.bytes[4]);
+    else if (opcode != WRITE)
+        return;
+    const uint8_t *at = in.bytes + head;
+    if (length < head + 8 || (at[2] != 1 && at[2] != 2))
+        return;
+    echo.pot = get16(at);
+    echo.wide = at[2] == 2;
+    echo.sum = CRC_START;
+    echo.at = at + 8;
 }
 
 /* What the main loop calls. */
@@ -1166,7 +1249,7 @@ void potboard_start(uint16_t boots)
 
 void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now)
 {
-    if ((uint16_t)((uint16_t)now - in.last) > GAP && (in.encoded || in.dropping)) {
+    if ((uint16_t)((uint16_t)now - in.last) > GAP && (in.begun || in.dropping)) {
         if (!in.dropping)
             count_up(&state.crc_errors);
         forget_frame();
@@ -1174,7 +1257,7 @@ void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now)
     in.last = (uint16_t)now;
     for (const uint8_t *end = bytes + count; bytes < end; bytes++) {
         if (state.binary) {
-            potboard_frame_byte(*bytes);
+            frame_byte(*bytes);
         } else if (*bytes == 0) {
             state.binary = true;
             forget_frame();
@@ -1185,7 +1268,38 @@ void potboard_bytes(const uint8_t *bytes, uint8_t count, uint32_t now)
     }
 }
 
-bool potboard_receiving(void) { return in.encoded && in.encoded < LONGEST_ENCODED && !in.dropping && state.binary; }
+/* As frame_byte, with what changes kept in registers, and work between the bytes. */
+void potboard_receive(void)
+{
+    if (!in.begun || !state.binary)
+        return;
+    serial_poll(true);
+    uint16_t crc = in.crc;
+    uint8_t length = in.length, run = in.run;
+    int16_t came = SERIAL_STOP;
+    while (length != FRAME_LIMIT && (came = serial_next()) != SERIAL_STOP && came != 0) {
+        if (came == SERIAL_NOTHING) {
+            in.length = length;
+            work_ahead();
+            continue;
+        }
+        uint8_t byte = (uint8_t)came;
+        if (run) {
+            run--;
+        } else {
+            run = (uint8_t)(byte - 1);
+            byte = 0;
+        }
+        in.bytes[length++] = byte;
+        crc = crc_update(crc, byte);
+    }
+    in.crc = crc;
+    in.length = length;
+    in.run = run;
+    serial_poll(false);
+    if (came == 0)
+        end_of_frame();
+}
 
 void potboard_lost(void)
 {

@@ -2,6 +2,9 @@
 #include "potboard.h"
 #include "wiring.h"
 
+#define DIGITS_OF(number) #number
+#define DIGITS(number) DIGITS_OF(number)
+
 #pragma GCC optimize("Os") /* nothing here is in a hurry */
 
 #define LONGEST_LINE 80
@@ -406,7 +409,7 @@ static int16_t of_status(uint8_t status)
 
 static void say_capability(void)
 {
-    say_P(PSTR("protocol=1.0,pots="));
+    say_P(PSTR("protocol=" DIGITS(PROTOCOL_MAJOR) "." DIGITS(PROTOCOL_MINOR) ",pots="));
     say_number(POTS);
     say_P(PSTR(",adcs="));
     say_number(ADCS);

@@ -296,7 +296,8 @@ class Sequences:
         channels = 0 if self.board.adc is None else len(self.board.adc.channels)
         first = chance.randint(0, channels)
         count = chance.randint(0, channels - first + 1)
-        return wire.Scan(first, count, chance.choice([1, 1, 2, 7, 65]), chance.choice([2, 4, 8]), chance.random() < 0.4)
+        width = chance.choice([2, 4, 7, 7, 8])
+        return wire.Scan(first, count, chance.choice([1, 1, 2, 7, 65]), width, chance.random() < 0.4)
 
     def _levels(self) -> tuple[wire.Level, ...]:
         chance = self.chance

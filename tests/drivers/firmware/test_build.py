@@ -24,7 +24,7 @@ ONLY_COUNTERS: dict[str, object] = {
 def test_compiles_without_a_warning_and_fits(table: dict[str, object]) -> None:
     built = built_once(wiring(table))
     assert built.hex.read_text().endswith(":00000001FF\n")
-    assert 8000 < built.flash < 0.85 * 30720
+    assert 8000 < built.flash < 0.85 * built.flash_size
     assert built.ram < 2048 - 256
     assert f"flash {built.flash} of" in str(built)
 

@@ -212,7 +212,7 @@ def test_build_refuses_an_unknown_chip(file: Path, tmp_path: Path) -> None:
 
 def test_info_says_what_a_board_is(server: FirmwareServer, file: Path) -> None:
     done = CliRunner().invoke(command, ["info", server.port, "--check", str(file)], catch_exceptions=False)
-    assert re.search(r"hilcl,pot board nano,0,1\.0, protocol 1\.0, start \d+\.", done.output)
+    assert re.search(r"hilcl,pot board nano,0,1\.0, protocol 1\.1, start \d+\.", done.output)
     assert "Pots 0 to 15: MCP4351, codes 0 to 256, 200 when safe, read back." in done.output
     assert "ADC channels 0 to 7: 10 bits over 5 V, 104 µs each." in done.output
     assert "Switches: 3." in done.output

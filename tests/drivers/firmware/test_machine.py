@@ -198,10 +198,10 @@ def test_sixty_pots_at_a_megabaud(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("prescaler", "shares"),
-    [(128, {115_200: 1.2, FAST: 3.5}), (16, {115_200: 1.05, 250_000: 1.12, 500_000: 1.3, FAST: 1.75})],
+    [(128, {FAST: 2.95}), (32, {FAST: 1.4}), (16, {115_200: 1.05, 250_000: 1.1, 500_000: 1.15, FAST: 1.3})],
 )
 def test_a_step_takes_little_more_than_its_wire_time(make: Make, prescaler: int, shares: dict[int, float]) -> None:
-    """Sixteen pots written and read back, sixteen channels read by the AVR's own ADC; no code read ends a block."""
+    """Sixteen pots written and read back, sixteen channels read by the AVR's own ADC."""
     board = make(
         {
             "board": "mega",
@@ -216,7 +216,7 @@ def test_a_step_takes_little_more_than_its_wire_time(make: Make, prescaler: int,
         board.greet()
         board.ask(wire.Text(f"SYST:BAUD {baud}"))
         board.machine.host_baud(baud)
-        request = board.raw(wire.Step(wire.Write(0, tuple(range(100, 116))), (), wire.Scan(0, 16)))
+        request = board.raw(wire.Step(wire.Write(0, tuple(range(100, 116))), (), wire.Scan(0, 16, width=wire.SEVENS)))
         began = board.machine.feed(b"").cycles
         ran = board.machine.feed(request)
         reply = wire.decode_reply(FrameDecoder(999).feed(ran.sent)[0])
@@ -229,14 +229,14 @@ def test_a_step_takes_little_more_than_its_wire_time(make: Make, prescaler: int,
 @pytest.mark.parametrize("settling", [0, 40, 400, 40_000])
 def test_readings_wait_for_settling(make: Make, settling: int) -> None:
     """Settling runs while the pots are read back, and is never cut short; nor is it waited for twice."""
-    board = make(NANO)
+    board = make(NANO, baud=FAST)
     board.greet()
     steps = []
     for wait in (0, settling):
         request = board.raw(wire.Step(wire.Write(0, tuple(range(16)), settling=wait), (), wire.Scan(0, 8)))
         ran = board.machine.feed(request)
         steps.append((ran.last_sent - ran.arrived) / CLOCK)
-    assert settling * 1e-6 - 200e-6 <= steps[1] - steps[0] <= settling * 1e-6 + 150e-6
+    assert settling * 1e-6 - 200e-6 <= steps[1] - steps[0] <= settling * 1e-6 + 250e-6
 
 
 def test_a_commit_that_the_safe_state_refuses_forgets_the_stage(make: Make) -> None:

@@ -128,4 +128,4 @@ def test_an_older_board_is_refused_by_the_host(tmp_path: Path) -> None:
     other = HostFirmware(board, tmp_path, volts_of(board), "-DPROTOCOL_MAJOR=2")
     answer = other.feed(wire.request_frame(wire.Hello(), 0).encode(), 0.0)
     (frame,) = FrameDecoder(1000).feed(answer)
-    assert wire.decode_reply(frame) == wire.Refusal(wire.Status.VERSION, 2 << 8)
+    assert wire.decode_reply(frame) == wire.Refusal(wire.Status.VERSION, 2 << 8 | wire.MINOR)

@@ -131,7 +131,7 @@ def test_says_what_it_is() -> None:
 def test_wants_a_greeting_of_its_own_version_first() -> None:
     bench = Bench()
     assert bench.ask(wire.Scan(0, 1)) == wire.Refusal(wire.Status.GREETING)
-    assert bench.ask(wire.Hello(2, 0)) == wire.Refusal(wire.Status.VERSION, 0x100)
+    assert bench.ask(wire.Hello(2, 0)) == wire.Refusal(wire.Status.VERSION, 0x101)
     assert bench.ask(wire.Scan(0, 1)) == wire.Refusal(wire.Status.GREETING)
     bench.ask(wire.Hello())
     assert bench.ask(wire.Scan(0, 1)) == wire.Scanned((1250,))
@@ -327,7 +327,7 @@ def test_text_for_people() -> None:
     bench = Bench()
     assert bench.say("*IDN?") == "hilcl,emulated pot board,0,1.0\n"
     assert bench.say("SYST:VERS?") == "1999.0\n"
-    assert bench.say("SYST:CAP?") == "protocol=1.0,pots=3,adcs=2,sources=2,switches=2,frame=250\n"
+    assert bench.say("SYST:CAP?") == "protocol=1.1,pots=3,adcs=2,sources=2,switches=2,frame=250\n"
     assert bench.say("POT 2,77\nPOT? 2\nPOT? 0") == "77\n-1\n"
     assert bench.say("MEAS? 1") == "2.5\n"
     assert bench.say("SOUR 0,1.5\nSOUR? 0\nSOUR 0,FLOAT\nSOUR? 0") == "1.5\nFLOAT\n"

@@ -26,6 +26,18 @@ uint8_t pots_write(uint16_t first, uint8_t count, const uint16_t *codes, uint16_
     return count;
 }
 
+/* Of every other pot this is the quick way. */
+uint8_t pots_write_checked(uint16_t first, uint8_t count, const uint16_t *codes)
+{
+    uint16_t noted;
+    for (uint8_t index = 0; index < count; index++) {
+        const uint8_t pot = (uint8_t)(first + index);
+        if (pots_write(pot, first & 1 ? 0 : 1, codes + index, &noted) == 0 || stuck[pot] >= 0)
+            return index;
+    }
+    return count;
+}
+
 uint8_t pots_read(uint16_t first, uint8_t count, uint16_t *codes)
 {
     for (uint8_t index = 0; index < count; index++) {
@@ -74,6 +86,24 @@ void settle_start(void) {}
 void settle_wait(uint32_t microseconds) { (void)microseconds; }
 
 uint32_t milliseconds(void) { return clock_ms; }
+
+/* Bytes that come one by one within a frame, with work ahead between them. */
+static const uint8_t *coming;
+static size_t coming_left;
+static bool pause;
+
+void serial_poll(bool on) { pause = on; }
+
+int16_t serial_next(void)
+{
+    pause = !pause;
+    if (!pause)
+        return SERIAL_NOTHING;
+    if (coming_left == 0)
+        return SERIAL_STOP;
+    coming_left--;
+    return *coming++;
+}
 
 void serial_send(uint8_t byte)
 {
@@ -147,12 +177,15 @@ size_t host_feed(const uint8_t *bytes, size_t length, uint32_t now, uint8_t *ans
 {
     host_tick(now);
     sent_length = 0;
-    while (length) {
-        uint8_t most = (uint8_t)(1 + length % 5 * 9); /* as they come: one, or several at once */
-        uint8_t count = (uint8_t)(length < most ? length : most);
-        potboard_bytes(bytes, count, now);
-        bytes += count;
-        length -= count;
+    coming = bytes;
+    coming_left = length;
+    while (coming_left) {
+        uint8_t most = (uint8_t)(1 + coming_left % 5 * 9); /* as they come: one, or several at once */
+        uint8_t count = (uint8_t)(coming_left < most ? coming_left : most);
+        coming += count;
+        coming_left -= count;
+        potboard_bytes(coming - count, count, now);
+        potboard_receive();
     }
     if (answer != NULL)
         memcpy(answer, sent, sent_length);
