@@ -5,22 +5,18 @@ known before anything is measured. Patterns are picked greedily from random cand
 p-norm of all relative variances, which is close to the worst one (between A- and G-optimal).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray
+from hilcl.calibration.criterion import Criterion
 from hilcl.calibration.fit import Prior
-from hilcl.calibration.linear import inverse
 from hilcl.calibration.model import BoardModel
 from hilcl.calibration.readings import Noise
 from hilcl.errors import InputError
 from hilcl.network import Network
-
-NORM = 4
-"""Exponent of the norm of the relative variances: high enough that the worst edges decide."""
 
 CODE_MIX = (0.4, 0.4, 0.2)
 """Chances that a candidate sets an edge to its lowest code, its highest, or any: straight lines show at their ends."""
@@ -153,12 +149,13 @@ class Designer:
         self._limits, self._metered, self._ammeters = limits, metered, ammeters
         self._time, self._generator = time, generator
         self._codes = [np.flatnonzero(row) for row in allowed]
-        self._directions, self._sizes = self._code_directions()
+        # The pots come first in θ, the criterion wants them last.
+        self._free = prior.free[::-1]
+        directions = self._code_directions()
         # What no pattern determines must not hide what patterns do to the rest.
         probes = [self.candidate(PROBE_DRIVES) for _ in range(PROBES)]
-        reachable = self._variances(self.covariance(probes)) < HOPELESS**2
-        if reachable.any():
-            self._directions, self._sizes = self._directions[reachable], self._sizes[reachable]
+        reachable = Criterion(directions).variances(self._information(probes)) < HOPELESS**2
+        self._criterion = Criterion(directions[reachable] if reachable.any() else directions)
 
     def random_plan(self, n_drives: int, *, ends: bool = False) -> Plan:
         """Return a pattern of random codes and random volts within the limits, or at the ends of the limits."""
@@ -189,52 +186,49 @@ class Designer:
         if predicted.jacobian is None:
             raise InputError("a design needs the derivatives of the readings")
         sigma = self._noise.at(predicted.is_volts, predicted.place)
-        free = self._prior.free
+        free = self._free
         whitened: FloatArray = predicted.jacobian[:, free] * (self._prior.deviation[free] / sigma[:, None])
         return whitened
 
-    def covariance(self, plans: Sequence[Plan]) -> FloatArray:
-        """Return the covariance (F, F) after these patterns, in units of the prior's standard deviations."""
-        return inverse(self._information(plans))
-
     def _information(self, plans: Sequence[Plan]) -> FloatArray:
-        information = np.eye(len(self._prior.free))
+        """Return the information (F, F) after these patterns, in units of the prior's standard deviations."""
+        information = np.eye(len(self._free))
         for plan in plans:
-            rows = self.whitened(plan)
-            information += rows.T @ rows
+            information += self._gain(plan)
         return information
+
+    def _gain(self, plan: Plan) -> FloatArray:
+        rows = self.whitened(plan)
+        gain: FloatArray = rows.T @ rows
+        return gain
 
     def designed(
         self, done: Sequence[Plan], n_patterns: int, n_drives: int, *, candidates: int = 60, target: float = 0.0
     ) -> Design:
         """Return up to ``n_patterns`` greedily chosen patterns, stopping where the worst reaches ``target``."""
+        *_, design = self.designing(done, n_patterns, n_drives, candidates=candidates, target=target)
+        return design
+
+    def designing(
+        self, done: Sequence[Plan], n_patterns: int, n_drives: int, *, candidates: int, target: float
+    ) -> Iterator[Design]:
+        """Yield what ``designed`` returns as it grows, after each of its patterns."""
         pool = [self.candidate(n_drives) for _ in range(candidates)]
-        rows = [self.whitened(plan) for plan in pool]
+        gains = np.empty((candidates, len(self._free), len(self._free)))
+        for gain, plan in zip(gains, pool, strict=True):
+            gain[:] = self._gain(plan)
         information = self._information(done)
-        covariance = inverse(information)
-        plans: list[Plan] = []
-        forecasts: list[Forecast] = []
-        while len(plans) < n_patterns and not (forecasts and forecasts[-1].worst <= target):
-            variances = self._variances(covariance)
-            best, best_value = 0, np.inf
-            for number, each in enumerate(rows):
-                seen = covariance @ each.T
-                gained = each @ seen
-                # Rounding of what is known to many digits must not make the matrix indefinite.
-                gained += np.eye(len(each)) * (1.0 + 1e-13 * np.trace(gained))
-                factor = linalg.cholesky(gained, lower=True)
-                gone = linalg.solve_triangular(factor, seen.T @ self._directions.T, lower=True)
-                value = float(((variances - (gone**2).sum(axis=0) / self._sizes**2) ** NORM).sum())
-                if value < best_value:
-                    best, best_value = number, value
-            information += rows[best].T @ rows[best]
-            covariance = inverse(information)
-            plans.append(pool[best])
-            forecasts.append(self._forecast([*done, *plans], covariance))
+        design = Design((), ())
+        while len(design.plans) < n_patterns and not (design.plans and design.forecasts[-1].worst <= target):
+            best = self._criterion.best(information, gains)
+            information += gains[best]
+            plans = (*design.plans, pool[best])
+            forecast = self._forecast([*done, *plans], information)
             # A fresh candidate in its place keeps the codes varied.
             pool[best] = self.candidate(n_drives)
-            rows[best] = self.whitened(pool[best])
-        return Design(tuple(plans), tuple(forecasts))
+            gains[best] = self._gain(pool[best])
+            design = Design(plans, (*design.forecasts, forecast))
+            yield design
 
     def at_random(self, done: Sequence[Plan], n_patterns: int, n_drives: int, *, ends: bool = False) -> Design:
         """Return random patterns and what they will give, to compare with."""
@@ -243,18 +237,17 @@ class Designer:
         forecasts: list[Forecast] = []
         for _ in range(n_patterns):
             plan = self.random_plan(n_drives, ends=ends)
-            rows = self.whitened(plan)
-            information += rows.T @ rows
+            information += self._gain(plan)
             plans.append(plan)
-            forecasts.append(self._forecast([*done, *plans], inverse(information)))
+            forecasts.append(self._forecast([*done, *plans], information))
         return Design(tuple(plans), tuple(forecasts))
 
     def forecast(self, plans: Sequence[Plan]) -> Forecast:
         """Return what these patterns will give."""
-        return self._forecast(plans, self.covariance(plans))
+        return self._forecast(plans, self._information(plans))
 
-    def _forecast(self, plans: Sequence[Plan], covariance: FloatArray) -> Forecast:
-        variances = self._variances(covariance)
+    def _forecast(self, plans: Sequence[Plan], information: FloatArray) -> Forecast:
+        variances = self._criterion.variances(information)
         return Forecast(
             len(plans),
             sum(len(plan.drives) for plan in plans),
@@ -263,15 +256,10 @@ class Designer:
             float(np.sqrt(variances.mean())),
         )
 
-    def _variances(self, covariance: FloatArray) -> FloatArray:
-        variances: FloatArray = np.einsum("dp,pq,dq->d", self._directions, covariance, self._directions, optimize=True)
-        return np.maximum(variances / self._sizes**2, 0.0)
-
-    def _code_directions(self) -> tuple[FloatArray, FloatArray]:
-        """Return a (D, F) with a·δθ the change of resistance at some codes of every edge, and the resistances (D,)."""
+    def _code_directions(self) -> FloatArray:
+        """Return a (D, F) with a·δθ the relative change of resistance at some codes of every edge."""
         model, layout = self._model, self._model.layout
-        free = self._prior.free
-        directions, sizes = [], []
+        directions = []
         for edge, codes in enumerate(self._codes):
             if model.constant[edge]:
                 continue
@@ -281,10 +269,9 @@ class Designer:
                 each[edge] = code
                 conductance, slopes = model.conductances(self._theta, np.minimum(each, self._last_codes()))
                 row = np.zeros(layout.size)
-                row[edge * layout.terms : (edge + 1) * layout.terms] = slopes[edge] / conductance[edge] ** 2
-                directions.append((row * self._prior.deviation)[free])
-                sizes.append(1.0 / conductance[edge])
-        return np.array(directions), np.array(sizes)
+                row[edge * layout.terms : (edge + 1) * layout.terms] = slopes[edge] / conductance[edge]
+                directions.append((row * self._prior.deviation)[self._free])
+        return np.array(directions)
 
     def _last_codes(self) -> IntArray:
         return np.array([each[-1] for each in self._codes])

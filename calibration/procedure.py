@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hilcl.arrays import BoolArray, FloatArray, IntArray
 from hilcl.board import Board
@@ -110,7 +111,7 @@ class Settings:
 class Progress:
     """Where a calibration is: ``done`` of ``total`` steps of a stage, ``elapsed`` and ``remaining`` seconds.
 
-    ``forecast`` says from the design stage on what to expect; ``result`` comes with the last one.
+    ``forecast`` says from the end of the design stage on what to expect; ``result`` comes with the last one.
     """
 
     stage: Stage
@@ -178,7 +179,9 @@ def calibrate(
     """
     bench = _bench(board, pots, limits, spec or InstrumentSpec(), settings or Settings(), metered)
     try:
-        yield from _calibrate(bench)
+        # Matrices of some hundred rows: more threads only wait for one another.
+        with threadpool_limits(limits=1):
+            yield from _calibrate(bench)
     finally:
         board.make_safe()
 
@@ -238,9 +241,11 @@ def _calibrate(bench: _Bench) -> Iterator[Progress]:
     done = [Plan(record.codes, record.drives) for record in records]
     n_patterns = _affordable(bench)
     yield Progress("design", 0, n_patterns, bench.elapsed, np.nan, f"choosing {n_patterns} patterns")
-    design = designer.designed(
+    for design in designer.designing(
         done, n_patterns, settings.drives, candidates=settings.candidates, target=settings.target or 0.0
-    )
+    ):
+        message = f"chose pattern {len(design.plans)} of {n_patterns}"
+        yield Progress("design", len(design.plans), n_patterns, bench.elapsed, np.nan, message)
     remaining = _remaining(bench, design.plans)
     forecast = design.forecasts[-1]
     expected = f"expecting {100 * forecast.worst:.2g} % at the worst code after {len(design.plans)} patterns"

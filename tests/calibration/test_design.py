@@ -1,8 +1,12 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from hilcl.calibration.criterion import NORM
 from hilcl.calibration.design import MARGIN, Designer, DriveLimits, Plan, TimeModel
 from hilcl.calibration.fit import make_prior
+from hilcl.calibration.linear import inverse
 from hilcl.calibration.model import BoardModel
 from hilcl.calibration.readings import Noise
 from hilcl.errors import InputError
@@ -42,6 +46,44 @@ def test_designed_patterns_need_at_most_half_the_readings(seed: int) -> None:
     designed = plans.designed(reference(), 8, 3, candidates=30).forecasts[-1].worst
     at_random = plans.at_random(reference(), 16, 3).forecasts
     assert designed < at_random[-1].worst
+
+
+def exhaustive(plans: Designer, done: list[Plan], n_patterns: int, n_drives: int, candidates: int) -> list[Plan]:
+    """Return what a greedy search chooses that computes what every candidate would leave, as its covariance tells."""
+
+    def left(chosen: list[Plan]) -> float:
+        rows = np.vstack([plans.whitened(plan) for plan in chosen])
+        covariance = inverse(np.eye(rows.shape[1]) + rows.T @ rows)
+        directions = plans._code_directions()
+        return float((np.diagonal(directions @ covariance @ directions.T) ** NORM).sum())
+
+    pool = [plans.candidate(n_drives) for _ in range(candidates)]
+    for _ in range(n_patterns):
+        best = int(np.argmin([left([*done, plan]) for plan in pool]))
+        done = [*done, pool[best]]
+        pool[best] = plans.candidate(n_drives)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("network", "before"),
+    [(small_board(), reference()), (small_board(), []), (Network.crossbar(4, 2), [])],
+    ids=["grid", "grid without reference", "crossbar"],
+)
+def test_designs_are_those_of_an_exhaustive_search(network: Network, before: list[Plan]) -> None:
+    design = designer(3, network=network).designed(before, 8, 3, candidates=12)
+    chosen = exhaustive(designer(3, network=network), before, 8, 3, 12)[len(before) :]
+    for plan, expected in zip(design.plans, chosen, strict=True):
+        np.testing.assert_array_equal(plan.codes, expected.codes)
+        np.testing.assert_array_equal(plan.drives, expected.drives)
+
+
+def test_a_design_grows_pattern_by_pattern() -> None:
+    grown = list(designer().designing(reference(), 4, 3, candidates=10, target=0.0))
+    assert [len(each.plans) for each in grown] == [1, 2, 3, 4]
+    for shorter, longer in pairwise(grown):
+        assert longer.plans[:-1] == shorter.plans
+        assert longer.forecasts[:-1] == shorter.forecasts
 
 
 def test_forecasts_are_those_of_the_whole_plan() -> None:

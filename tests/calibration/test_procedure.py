@@ -67,6 +67,8 @@ def test_progress_tells_stages_and_time() -> None:
     progress = run(small_bench())
     stages = list(dict.fromkeys(each.stage for each in progress))
     assert stages == ["meters", "design", "pots", "fit", "verification", "done"]
+    designing = [each for each in progress if each.stage == "design" and each.forecast is None]
+    assert [(each.done, each.total) for each in designing] == [(done, 16) for done in range(17)]
     measuring = [each for each in progress if each.stage == "pots"]
     assert [each.done for each in measuring] == list(range(1, 17))
     assert all(each.remaining >= 0 for each in measuring)
